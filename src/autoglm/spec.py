@@ -1,0 +1,392 @@
+"""The product's concepts: plain data and Protocols, standard library only.
+
+Read this file first. Every other module takes these values and returns these values.
+Dtypes are named as NumPy and ml_dtypes name them everywhere: `float32`, `bfloat16`, `float8_e4m3fn`, `int4`,
+`bool`, `string`. Operators are named `Conv`, or `domain::Op` outside the default ONNX domain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+API_VERSION = 1
+
+# A tensor is a numpy.ndarray (ml_dtypes for bfloat16, fp8, 4-bit; object array of str for strings), a sequence
+# is a list of tensors, an absent optional is None.
+Value: TypeAlias = Any
+Feeds: TypeAlias = Mapping[str, Value]
+Dim: TypeAlias = int | str | None
+
+
+class Verdict(StrEnum):
+    """Whether a backend takes a node. `unknown` is never counted as yes."""
+
+    YES = "yes"
+    NO = "no"
+    UNKNOWN = "unknown"
+
+
+class Evidence(StrEnum):
+    """How a capability fact is known."""
+
+    MEASURED = "measured"
+    DOCUMENT = "vendor document"
+    INFERRED = "inferred"
+
+
+class Constraint(StrEnum):
+    """The first thing that a refused node ran into."""
+
+    OP = "op"
+    DTYPE = "dtype"
+    RANK = "rank"
+    SHAPE = "shape"
+    ATTRIBUTE = "attribute"
+    OPSET = "opset"
+    LAYOUT = "layout"
+    MEMORY = "memory"
+    ANSWER = "answer"  # it runs and answers wrongly
+    PRECISION = "precision"
+    PIN = "pin"
+    BUDGET = "budget"
+
+
+class Fit(StrEnum):
+    """The verdict of `check`, and its exit status in `EXIT`."""
+
+    FITS = "fits"
+    FALLBACKS = "fits with fallbacks"
+    NO = "does not fit"
+
+
+EXIT = {Fit.FITS: 0, Fit.FALLBACKS: 1, Fit.NO: 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """A yes, or a no (or an unknown) that says why: the limit, then the value found."""
+
+    verdict: Verdict
+    constraint: Constraint | None = None
+    reason: str = ""
+    evidence: Evidence = Evidence.INFERRED
+
+    @property
+    def ok(self) -> bool:
+        """True only for a plain yes."""
+        return self.verdict is Verdict.YES
+
+
+def yes(evidence: Evidence = Evidence.INFERRED) -> Support:
+    """A yes."""
+    return Support(Verdict.YES, evidence=evidence)
+
+
+def no(constraint: Constraint, reason: str, evidence: Evidence = Evidence.INFERRED) -> Support:
+    """A refusal: `reason` states the limit, then the value found."""
+    return Support(Verdict.NO, constraint, reason, evidence)
+
+
+def unknown(reason: str, constraint: Constraint | None = None) -> Support:
+    """Nobody measured or documented it."""
+    return Support(Verdict.UNKNOWN, constraint, reason)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """A named value at the edge of a graph: element dtype, shape (None = rank unknown), and kind."""
+
+    name: str
+    dtype: str
+    shape: tuple[Dim, ...] | None
+    kind: str = "tensor"  # tensor | sequence | optional
+
+
+@dataclass(frozen=True, slots=True)
+class ValueFacts:
+    """What is known of one node input or output without running anything."""
+
+    dtype: str = ""  # "" = unknown
+    shape: tuple[Dim, ...] | None = None
+    constant: bool = False
+    kind: str = "tensor"
+
+    @property
+    def rank(self) -> int | None:
+        """Number of dimensions, where known."""
+        return None if self.shape is None else len(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """One node as capability tables see it; made by `autoglm.rewrite.facts`, so tables need no IR."""
+
+    name: str
+    op: str  # "Conv" or "com.microsoft::Gelu"
+    since: int  # since_version of the operator's schema in this model's opset
+    inputs: tuple[ValueFacts | None, ...]  # None = optional input left out
+    outputs: tuple[ValueFacts, ...]
+    attributes: Mapping[str, Any] = field(default_factory=dict)  # scalars, strings, tuples; no tensors, no graphs
+    body: tuple[NodeFacts, ...] = ()  # nodes of If / Loop / Scan bodies, flattened
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What a probe found, or a catalog chip that is not here (`present=False`)."""
+
+    kind: str  # cpu, gpu, npu
+    name: str
+    backend: str
+    id: str = "0"
+    memory_bytes: int | None = None
+    present: bool = True
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class OpRule:
+    """One row of a capability table: which dtypes (of the first typed input) and since-versions, and any further limit."""
+
+    dtypes: frozenset[str] | None = None  # None = any
+    since: tuple[int, int] = (1, 10_000)
+    when: Callable[[NodeFacts], Support] | None = None
+    evidence: Evidence = Evidence.INFERRED
+
+
+OpTable: TypeAlias = Mapping[str, OpRule]
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """The one table that check, plan, compile and conformance all read."""
+
+    backend: str
+    toolkit: str  # version the table holds for, e.g. "onnxruntime 1.32.0"
+    table: OpTable
+    precisions: Mapping[str, Support] = field(default_factory=dict)
+    layouts: tuple[str, ...] = ("NCHW",)
+    alignment: int = 64
+    memory_bytes: int | None = None
+    formats: tuple[str, ...] = ()
+    collectives: tuple[str, ...] = ()
+    evidence: Evidence = Evidence.INFERRED
+    speed: float = 1.0  # of this backend's node times relative to the machine's measured rates; a planning prior
+
+    def support(self, node: NodeFacts) -> Support:
+        """Whether this backend takes `node`; the first failing constraint where it does not."""
+        rule = self.table.get(node.op)
+        if rule is None:
+            return no(Constraint.OP, f"{node.op} is not in {self.toolkit}'s table", self.evidence)
+        low, high = rule.since
+        if not low <= node.since <= high:
+            return no(Constraint.OPSET, f"{node.op} of opset {low} to {high} is taken, found {node.since}", rule.evidence)
+        dtype = next((v.dtype for v in (*node.inputs, *node.outputs) if v is not None and v.dtype), "")
+        if rule.dtypes is not None and dtype and dtype not in rule.dtypes:
+            limit = ", ".join(sorted(rule.dtypes))
+            return no(Constraint.DTYPE, f"{node.op} takes {limit}; found {dtype}", rule.evidence)
+        if rule.when is not None:
+            verdict = rule.when(node)
+            if not verdict.ok:
+                return verdict
+        for inner in node.body:
+            verdict = self.support(inner)
+            if not verdict.ok:
+                return Support(verdict.verdict, verdict.constraint, f"in its body: {verdict.reason}", verdict.evidence)
+        return yes(rule.evidence)
+
+
+@dataclass(frozen=True, slots=True)
+class CompileOptions:
+    """What a backend is told when it compiles one partition."""
+
+    precision: str = "fp32"  # fp32 fp16 bf16 int8 (static, needs calibration) int8-dynamic
+    device: str = ""
+    arch: str = ""
+    threads: int = 0  # 0 = all cores this process may use
+    memory_alignment: int = 64
+    calibration: Sequence[Feeds] = ()
+    keep_high: frozenset[str] = frozenset()  # nodes (source names) that stay in fp32
+    timeout_s: float = 600.0
+    optimize: bool = True  # False: the engine's own graph optimisation off, for reference and for fusion on/off
+    settings: Mapping[str, str] = field(default_factory=dict)  # the engine's own keys, passed through
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What a backend is told when it opens an artifact."""
+
+    device: str = ""
+    threads: int = 0
+    profile: bool = False
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """One compiled subgraph: files below one folder, and what the backend needs to open them."""
+
+    backend: str
+    kind: str  # onnx, openvino-ir, torch, ...
+    entry: str  # the file to open, relative to the artifact's folder
+    toolkit: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    precision: str = "fp32"
+    meta: Mapping[str, Any] = field(default_factory=dict)  # JSON only
+
+
+@runtime_checkable
+class Session(Protocol):
+    """The only thing that runs."""
+
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """What `run` takes."""
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        """What `run` returns."""
+    def run(self, feeds: Feeds) -> dict[str, Value]:
+        """Run once; raises InputError for feeds that do not fit, ExecutionError when the engine fails."""
+    def close(self) -> None:
+        """Give everything back; may be called twice."""
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """The plug: one vendor or engine. Only `compile` and `open` may need its SDK."""
+
+    name: str
+    api_version: int
+
+    def probe(self) -> Sequence[Device]:
+        """Devices that are here; [] when there are none. Never raises, never hangs."""
+    def version(self) -> str:
+        """Version of the installed toolkit, "" where it is not installed; cheap, imports no SDK."""
+    def capabilities(self, arch: str = "") -> Capabilities:
+        """The table; needs no SDK and no device."""
+    def compile(self, model: ir.Model, options: CompileOptions, out: Path) -> Artifact:
+        """Compile one partition into the empty folder `out`."""
+    def open(self, artifact: Artifact, folder: Path, options: RunOptions) -> Session:
+        """Load what `compile` wrote into `folder`."""
+
+
+@runtime_checkable
+class Frontend(Protocol):
+    """Reads one kind of source into an ir.Model with stable, unique node names and inferred shapes."""
+
+    name: str
+    api_version: int
+
+    def detect(self, source: object) -> bool:
+        """Whether this frontend reads `source` (a path, or a framework object); reads a few bytes at most."""
+    def load(self, source: object, *, example_inputs: Sequence[Value] | None = None) -> ir.Model:
+        """Read it whole; raises ModelError naming what is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One backend's no (or unknown) to one node."""
+
+    node: str
+    op: str
+    backend: str
+    verdict: Verdict
+    constraint: str
+    reason: str
+    evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """Nodes that one backend compiles as one subgraph."""
+
+    id: str
+    backend: str
+    nodes: tuple[str, ...]  # in topological order
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    precision: str
+    seconds: float  # predicted, of one run
+    layout: str = "NCHW"
+
+
+@dataclass(frozen=True, slots=True)
+class Boundary:
+    """One tensor that crosses partitions, and what crossing costs."""
+
+    tensor: str
+    producer: str
+    consumer: str
+    bytes: int
+    kind: str  # copy, cast, layout (joined by "+")
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """A node that does not run where it was asked to, why, and what that costs."""
+
+    node: str
+    op: str
+    wanted: str
+    placed: str
+    reason: str
+    constraint: str  # "absorbed": supported, but cheaper beside its neighbours
+    seconds: float  # time of the node where it was placed, with its share of the boundaries
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """A plan that was not chosen."""
+
+    name: str
+    partitions: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The decision, apart from the doing: printable, diffable, explainable."""
+
+    backend: str  # the one asked for
+    precision: str
+    partitions: tuple[Partition, ...]
+    boundaries: tuple[Boundary, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+    fallbacks: tuple[Fallback, ...] = ()
+    unplaced: tuple[str, ...] = ()  # no allowed backend takes these
+    violations: tuple[str, ...] = ()  # of the budget or the policy, each a sentence
+    alternatives: tuple[Alternative, ...] = ()
+    seconds: float = 0.0
+    uncertainty: float = 1.0  # the prediction is within a factor of 1 + this
+
+    @property
+    def fit(self) -> Fit:
+        """fits, fits with fallbacks, does not fit."""
+        if self.unplaced or self.violations:
+            return Fit.NO
+        return Fit.FALLBACKS if self.fallbacks else Fit.FITS
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """Proof that a partition (or the whole bundle) answers as fp32 does, on the named feeds."""
+
+    subject: str  # partition id, or "model"
+    precision: str
+    golden: str  # which engine gave the fp32 answer
+    max_relative_error: float  # max abs difference / max abs reference, the worst output
+    sqnr_db: float
+    cosine: float
+    tolerance: float
+    passed: bool
+    samples: int
+    first_divergence: str = ""  # node name
+    detail: str = ""
