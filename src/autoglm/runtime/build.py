@@ -1,0 +1,142 @@
+"""Carry a plan out: one artifact a partition, each compiled once and kept by its content."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autoglm import registry
+from autoglm.spec import Artifact, CompileOptions, Feeds, Partition, Value
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from autoglm.runtime.prepare import Planned
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """Artifacts by partition id, below `folder/artifacts/<id>`."""
+
+    folder: Path
+    artifacts: Mapping[str, Artifact]
+    cache_hits: int
+
+
+def build(
+    planned: Planned,
+    options: CompileOptions,
+    folder: Path,
+    *,
+    answers: Sequence[dict[str, Value]] = (),
+    use_cache: bool = True,
+) -> Built:
+    """Compile every partition into `folder`.
+
+    `answers` are fp32 values of the boundary tensors for each calibration sample: a partition inside the
+    graph is calibrated on what really reaches it.
+    """
+    artifacts: dict[str, Artifact] = {}
+    hits = 0
+    for partition in planned.plan.partitions:
+        model = part_of(planned, partition)
+        place = folder / "artifacts" / partition.id
+        place.parent.mkdir(parents=True, exist_ok=True)
+        part_options = replace(
+            options,
+            precision=partition.precision,
+            calibration=[_calibration(partition, feed, known) for feed, known in
+                         zip(options.calibration, answers, strict=bool(answers))]
+            if answers
+            else options.calibration,
+        )
+        artifacts[partition.id], hit = compile_part(
+            model, partition.backend, part_options, place, use_cache=use_cache
+        )
+        hits += hit
+    return Built(folder, artifacts, hits)
+
+
+def part_of(planned: Planned, partition: Partition) -> ir.Model:
+    """The partition as a model of its own."""
+    from autoglm.rewrite.extract import extract
+
+    if len(planned.plan.partitions) == 1:
+        return planned.model
+    return extract(planned.model, partition.nodes)
+
+
+def compile_part(
+    model: ir.Model, backend: str, options: CompileOptions, place: Path, *, use_cache: bool
+) -> tuple[Artifact, bool]:
+    """Compile into `place`, or copy from the cache what the same compile gave before."""
+    from autoglm.bundle import cache
+    from autoglm.bundle.manifest import read_artifact, write_artifact
+
+    plug = registry.backend(backend)
+    key = ""
+    if use_cache:
+        from autoglm.rewrite.facts import model_digest
+
+        key = cache.cache_key(
+            graph_digest=model_digest(model),
+            config=_identity(options),
+            backend=backend,
+            toolkit=plug.version(),
+            driver=_driver(),
+            cpu_features=_cpu(),
+        )
+        kept = cache.get(key)
+        if kept is not None:
+            shutil.copytree(kept, place)
+            return read_artifact(place), True
+    place.mkdir(parents=True)
+    artifact = plug.compile(model, options, place)
+    write_artifact(place, artifact)
+    if use_cache:
+        cache.put(key, place)
+    return artifact, False
+
+
+def _calibration(partition: Partition, feed: Feeds, known: Mapping[str, Value]) -> Feeds:
+    values = {**known, **feed}
+    return {name: values[name] for name in partition.inputs if name in values}
+
+
+def _identity(options: CompileOptions) -> dict[str, object]:
+    """What of the options changes the artifact; calibration data by its content."""
+    import hashlib
+
+    import numpy as np
+
+    digest = hashlib.sha256()
+    for feed in options.calibration:
+        for name in sorted(feed):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(feed[name]).tobytes())
+    return {
+        "precision": options.precision,
+        "device": options.device,
+        "arch": options.arch,
+        "threads": options.threads,
+        "memory_alignment": options.memory_alignment,
+        "keep_high": sorted(options.keep_high),
+        "optimize": options.optimize,
+        "settings": dict(sorted(options.settings.items())),
+        "calibration": digest.hexdigest() if options.calibration else "",
+    }
+
+
+def _driver() -> str:
+    # CPU engines have no driver; the kernel's release stands for it.
+    import platform
+
+    return platform.release()
+
+
+def _cpu() -> str:
+    with open("/proc/cpuinfo", encoding="utf-8") as stream:
+        return next((line.split(":", 1)[1].strip() for line in stream if line.startswith(("flags", "Features"))), "")

@@ -1,0 +1,103 @@
+"""Proof by comparison: each partition, and the whole, against the fp32 answer on the same feeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from autoglm.runtime.golden import Golden
+from autoglm.runtime.session import PlanSession
+from autoglm.spec import Certificate, Feeds, Partition, Session, Value
+from autoglm.tensor.accuracy import TOLERANCE, Difference, compare, passes
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+def certify(
+    session: PlanSession,
+    golden: str,
+    answers: Sequence[dict[str, Value]],
+    feeds: Sequence[Feeds],
+    *,
+    precision: str,
+    max_error: float | None,
+) -> list[Certificate]:
+    """One certificate a partition, fed with fp32 inputs, then one for the model end to end.
+
+    `answers` are the golden engine's outputs and boundary tensors for each of `feeds`.
+    """
+    certificates = []
+    if len(session.partitions) > 1:
+        for partition in session.partitions:
+            part = session.part(partition.id)
+            worst = _worst_of_part(part, partition, answers, feeds)
+            certificates.append(
+                _certificate(partition.id, partition.precision, golden, worst, len(feeds), max_error)
+            )
+    outputs = [o.name for o in session.outputs]
+    whole = _worst(
+        compare({n: answer[n] for n in outputs}, session.run(feed))
+        for feed, answer in zip(feeds, answers, strict=True)
+    )
+    certificates.append(_certificate("model", precision, golden, whole, len(feeds), max_error))
+    return certificates
+
+
+def first_divergence(
+    model: ir.Model,
+    open_all: PlanSession,
+    golden: Golden,
+    feeds: Feeds,
+    *,
+    precision: str,
+    max_error: float | None,
+) -> str:
+    """The first node in topological order whose output leaves the tolerance; both sides expose every tensor."""
+    from autoglm.rewrite.facts import sources
+
+    want, got = golden.run(feeds), open_all.run(feeds)
+    for node in model.graph:
+        for value in node.outputs:
+            name = value.name or ""
+            if name in want and name in got:
+                if not passes(compare(want[name], got[name]), precision, max_error):
+                    return (sources(node) or (node.name or name,))[0]
+    return ""
+
+
+def _worst_of_part(
+    part: Session, partition: Partition, answers: Sequence[dict[str, Value]], feeds: Sequence[Feeds]
+) -> Difference:
+    def one(feed: Feeds, answer: dict[str, Value]) -> Difference:
+        known = {**answer, **feed}
+        got = part.run({i.name: known[i.name] for i in part.inputs if i.name in known})
+        return compare({name: answer[name] for name in got if name in answer}, got)
+
+    return _worst(one(feed, answer) for feed, answer in zip(feeds, answers, strict=True))
+
+
+def _worst(differences: object) -> Difference:
+    return max(differences, key=lambda d: (d.max_relative, -d.sqnr_db))  # type: ignore[call-overload, no-any-return]
+
+
+def _certificate(
+    subject: str,
+    precision: str,
+    golden: str,
+    worst: Difference,
+    samples: int,
+    max_error: float | None,
+) -> Certificate:
+    return Certificate(
+        subject=subject,
+        precision=precision,
+        golden=golden,
+        max_relative_error=worst.max_relative,
+        sqnr_db=worst.sqnr_db,
+        cosine=worst.cosine,
+        tolerance=max_error if max_error is not None else TOLERANCE[precision].max_relative,
+        passed=passes(worst, precision, max_error),
+        samples=samples,
+        detail=worst.detail,
+    )

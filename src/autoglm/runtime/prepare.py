@@ -1,0 +1,165 @@
+"""From a source and a config to a prepared model and a plan: everything that `check` needs, and nothing that runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autoglm import registry
+from autoglm.errors import BackendUnavailableError
+from autoglm.spec import Capabilities, Plan, TensorInfo, Value
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from autoglm.config import AdaptConfig
+    from autoglm.plan.cost import Machine
+    from autoglm.plan.graph import Graph
+    from autoglm.rewrite.legalize import Rewrite
+    from autoglm.rewrite.prepare import PassResult
+
+# The order in which engines are tried where nothing was measured: fewest wrong answers first.
+CPU_ENGINES = ("onnxruntime", "openvino", "torch", "numpy")
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model as every backend gets it, and what was done to it on the way."""
+
+    model: ir.Model
+    name: str
+    frontend: str
+    digest: str
+    passes: tuple[PassResult, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """What the model takes; weights are not inputs."""
+        from autoglm.rewrite.facts import tensor_info
+
+        weights = self.model.graph.initializers
+        return tuple(tensor_info(v) for v in self.model.graph.inputs if v.name not in weights)
+
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        """What the model returns."""
+        from autoglm.rewrite.facts import tensor_info
+
+        return tuple(tensor_info(v) for v in self.model.graph.outputs)
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One backend's plan, and the model as decomposed for it."""
+
+    model: ir.Model
+    graph: Graph
+    plan: Plan
+    rewrites: tuple[Rewrite, ...]
+    tables: Mapping[str, Capabilities]
+
+
+def load(
+    source: object, config: AdaptConfig, *, example_inputs: Sequence[Value] | None = None
+) -> Loaded:
+    """Read `source` with the frontend that knows it and run the shared passes."""
+    from autoglm.rewrite.facts import model_digest
+    from autoglm.rewrite.prepare import prepare
+    from autoglm.rewrite.shapes import bind_shapes
+
+    plug = registry.frontend_for(source)
+    model = plug.load(source, example_inputs=example_inputs)
+    if config.input_shapes:
+        model = bind_shapes(model, config.input_shapes)
+    model, passes = prepare(model, passes=config.passes)
+    note = model.metadata_props.get("autoglm.opset_note", "")
+    return Loaded(
+        model=model,
+        name=_name(source, model),
+        frontend=plug.name,
+        digest=model_digest(model),
+        passes=tuple(passes),
+        notes=(note,) if note else (),
+    )
+
+
+def plan_for(
+    loaded: Loaded,
+    backend: str,
+    config: AdaptConfig,
+    machine: Machine,
+    *,
+    precision: str = "",
+    pins: Mapping[str, str] | None = None,
+    allow_reference: bool = False,
+) -> Planned:
+    """Decompose what `backend` lacks, then place every node; pure but for reading capability packs."""
+    from autoglm.plan import Budget, graph_of, make_plan
+    from autoglm.rewrite.legalize import legalize
+
+    tables = tables_for(backend, config, allow_reference=allow_reference)
+    model = loaded.model.clone()
+    rewrites = legalize(model, tables[backend].support)
+    graph = graph_of(model)
+    plan = make_plan(
+        graph,
+        tables,
+        backend=backend,
+        policy=config.fallback_policy,
+        precision=precision or config.precision,
+        machine=machine,
+        pins={**config.pins, **(pins or {})},
+        budget=Budget(**_budget(config)),
+    )
+    return Planned(model, graph, plan, tuple(rewrites), tables)
+
+
+def tables_for(
+    backend: str, config: AdaptConfig, *, allow_reference: bool = False
+) -> dict[str, Capabilities]:
+    """The primary's table, then those of the backends that the policy lets it fall back to."""
+    policy = config.fallback_policy
+    names = [backend]
+    if policy == "cpu":
+        names += [n for n in CPU_ENGINES if n in installed()]
+        names += ["reference"] if allow_reference else []
+    elif policy != "error":
+        names += list(policy)
+    names += [n for n in config.pins.values()]
+    arch = {backend: config.arch}
+    return {
+        name: registry.backend(name).capabilities(arch.get(name, ""))
+        for name in dict.fromkeys(names)
+    }
+
+
+def installed() -> list[str]:
+    """Backends whose toolkit is here, in the order of trust; never `null`."""
+    known = registry.backends()
+    order = [*CPU_ENGINES, *(n for n in known if n not in CPU_ENGINES)]
+    return [n for n in order if n in known and n != "null" and known[n].version()]
+
+
+def require_installed(names: Sequence[str]) -> None:
+    """BackendUnavailableError for the first of `names` whose toolkit is not here."""
+    for name in names:
+        if not registry.backend(name).version():
+            raise BackendUnavailableError(
+                "Backend {name} is known, but its toolkit is not installed here.",
+                hint="pip install 'open-autoglm[{name}]', or plan for it with `autoglm check`.",
+                name=name,
+            )
+
+
+def _budget(config: AdaptConfig) -> dict[str, Any]:
+    budget = config.budget.model_dump()
+    return {**budget, "forbid": tuple(budget.get("forbid") or ())}
+
+
+def _name(source: object, model: ir.Model) -> str:
+    if isinstance(source, str | Path):
+        return Path(source).stem or Path(source).resolve().name
+    return model.graph.name or "model"

@@ -1,0 +1,120 @@
+"""Walk a bundle's partitions: the one session users see, whatever it is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from autoglm import registry
+from autoglm.errors import InputError
+from autoglm.spec import Artifact, Feeds, Partition, RunOptions, Session, TensorInfo, Value
+
+
+class PlanSession:
+    """Runs partitions in order; with one partition, `run` is the engine's own `run` and costs nothing."""
+
+    run: Callable[[Feeds], dict[str, Value]]
+
+    def __init__(
+        self,
+        partitions: Sequence[Partition],
+        sessions: Mapping[str, Session],
+        inputs: tuple[TensorInfo, ...],
+        outputs: tuple[TensorInfo, ...],
+        *,
+        on_close: Callable[[], None] | None = None,
+    ) -> None:
+        self.partitions = tuple(partitions)
+        self.inputs = inputs
+        self.outputs = outputs
+        self._sessions = dict(sessions)
+        self._on_close = on_close
+        self._dead = _last_uses(self.partitions, [o.name for o in outputs])
+        self._input_names = frozenset(i.name for i in inputs)
+        alone = self._sessions[self.partitions[0].id] if len(self.partitions) == 1 else None
+        same = alone is not None and (
+            [o.name for o in alone.outputs] == [o.name for o in outputs]
+            and {i.name for i in alone.inputs} == self._input_names
+        )
+        self.run = alone.run if alone is not None and same else self._walk
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """The backend of each partition, in the order they run."""
+        return tuple(p.backend for p in self.partitions)
+
+    def part(self, partition: str) -> Session:
+        """The session of one partition, by its id."""
+        return self._sessions[partition]
+
+    def _walk(self, feeds: Feeds) -> dict[str, Value]:
+        if unknown := [name for name in feeds if name not in self._input_names]:
+            raise InputError(
+                "No input {name!r}; the model takes {known}.",
+                name=unknown[0],
+                known=", ".join(i.name for i in self.inputs),
+            )
+        values: dict[str, Value] = dict(feeds)
+        for partition, dead in zip(self.partitions, self._dead, strict=True):
+            session = self._sessions[partition.id]
+            part_feeds = {i.name: values[i.name] for i in session.inputs if i.name in values}
+            values.update(session.run(part_feeds))
+            for name in dead:
+                values.pop(name, None)
+        return {o.name: values[o.name] for o in self.outputs}
+
+    def close(self) -> None:
+        """Close every engine session; may be called twice."""
+        for session in self._sessions.values():
+            session.close()
+        if self._on_close is not None:
+            self._on_close()
+            self._on_close = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def open_parts(
+    partitions: Sequence[Partition],
+    artifacts: Mapping[str, Artifact],
+    folder: Path,
+    inputs: tuple[TensorInfo, ...],
+    outputs: tuple[TensorInfo, ...],
+    options: RunOptions,
+    *,
+    on_close: Callable[[], None] | None = None,
+) -> PlanSession:
+    """Open every partition's artifact below `folder/artifacts/<id>`; closes what it opened if one fails."""
+    sessions: dict[str, Session] = {}
+    try:
+        for partition in partitions:
+            plug = registry.backend(partition.backend)
+            place = folder / "artifacts" / partition.id
+            sessions[partition.id] = plug.open(artifacts[partition.id], place, options)
+    except BaseException:
+        for session in sessions.values():
+            session.close()
+        raise
+    return PlanSession(partitions, sessions, inputs, outputs, on_close=on_close)
+
+
+def _last_uses(partitions: Sequence[Partition], keep: Sequence[str]) -> list[list[str]]:
+    """For each step, the values that no later step and no output needs."""
+    later: set[str] = set(keep)
+    dead: list[list[str]] = []
+    for partition in reversed(partitions):
+        used = set(partition.inputs) | set(partition.outputs)
+        dead.append(sorted(used - later))
+        later |= set(partition.inputs)
+    return dead[::-1]
