@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoglm import registry
-from autoglm.spec import Artifact, CompileOptions, Feeds, Partition, Value
+from autoglm.errors import BackendError, CompileError
+from autoglm.spec import Artifact, CompileOptions, Feeds, Fit, Partition, Value
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from autoglm.runtime.prepare import Planned
+    from autoglm.config import AdaptConfig
+    from autoglm.runtime.prepare import Loaded, Planned
+
+# Above this many nodes a refused partition moves whole: probing each alone would take too long.
+_PROBES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +58,83 @@ def build(
             if answers
             else options.calibration,
         )
-        artifacts[partition.id], hit = compile_part(
-            model, partition.backend, part_options, place, use_cache=use_cache
-        )
+        try:
+            artifacts[partition.id], hit = compile_part(
+                model, partition.backend, part_options, place, use_cache=use_cache
+            )
+        except CompileError as error:
+            error.facts["partition"] = partition.id
+            raise
         hits += hit
     return Built(folder, artifacts, hits)
+
+
+def plan_and_build(
+    loaded: Loaded,
+    planned: Planned,
+    config: AdaptConfig,
+    options: CompileOptions,
+    folder: Path,
+    *,
+    answers: Sequence[dict[str, Value]] = (),
+    use_cache: bool = True,
+) -> tuple[Planned, Built]:
+    """Build; where an engine refuses what its table promised, plan again without it for those nodes.
+
+    The engine's own words become the reason of the fallback. Raises the engine's CompileError where the
+    policy leaves no other place.
+    """
+    from autoglm.plan.cost import Machine
+    from autoglm.runtime.prepare import plan_for
+
+    refused: dict[str, dict[str, str]] = {}
+    while True:
+        try:
+            return planned, build(planned, options, folder, answers=answers, use_cache=use_cache)
+        except CompileError as error:
+            shutil.rmtree(folder / "artifacts", ignore_errors=True)
+            partition = next(
+                p for p in planned.plan.partitions if p.id == error.facts.get("partition")
+            )
+            culprits = refused_nodes(planned, partition, options, folder, str(error))
+            refused.setdefault(partition.backend, {}).update(culprits)
+            again = plan_for(
+                loaded,
+                planned.plan.backend,
+                config,
+                Machine(),
+                precision=planned.plan.precision,
+                refused=refused,
+            )
+            if again.plan.fit is Fit.NO or again.plan.partitions == planned.plan.partitions:
+                raise
+            planned, answers = again, ()
+
+
+def refused_nodes(
+    planned: Planned, partition: Partition, options: CompileOptions, folder: Path, reason: str
+) -> dict[str, str]:
+    """The nodes of a partition that its engine refuses one by one, or all of them where it is not one alone."""
+    from autoglm.rewrite.extract import extract
+
+    if len(partition.nodes) > _PROBES:
+        return dict.fromkeys(partition.nodes, reason)
+    culprits: dict[str, str] = {}
+    for name in partition.nodes:
+        place = folder / "probe"
+        try:
+            compile_part(
+                extract(planned.model, [name]),
+                partition.backend,
+                replace(options, calibration=(), precision="fp32"),
+                place,
+                use_cache=False,
+            )
+        except BackendError as error:
+            culprits[name] = str(error)
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+    return culprits or dict.fromkeys(partition.nodes, reason)
 
 
 def part_of(planned: Planned, partition: Partition) -> ir.Model:

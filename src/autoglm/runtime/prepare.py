@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoglm import registry
 from autoglm.errors import BackendUnavailableError
-from autoglm.spec import Capabilities, Plan, TensorInfo, Value
+from autoglm.spec import (
+    Capabilities,
+    Constraint,
+    Evidence,
+    NodeFacts,
+    Plan,
+    Support,
+    TensorInfo,
+    Value,
+    no,
+)
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -93,14 +103,18 @@ def plan_for(
     machine: Machine,
     *,
     precision: str = "",
-    pins: Mapping[str, str] | None = None,
-    allow_reference: bool = False,
+    refused: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Planned:
-    """Decompose what `backend` lacks, then place every node; pure but for reading capability packs."""
+    """Decompose what `backend` lacks, then place every node; pure but for reading capability packs.
+
+    `refused` maps backend -> node -> the reason its compiler gave: what was tried outweighs the table.
+    """
     from autoglm.plan import Budget, graph_of, make_plan
     from autoglm.rewrite.legalize import legalize
 
-    tables = tables_for(backend, config, allow_reference=allow_reference)
+    tables = tables_for(backend, config)
+    for name, nodes in (refused or {}).items():
+        tables[name] = Refusing(**_fields(tables[name]), nodes=nodes)
     model = loaded.model.clone()
     rewrites = legalize(model, tables[backend].support)
     graph = graph_of(model)
@@ -111,24 +125,35 @@ def plan_for(
         policy=config.fallback_policy,
         precision=precision or config.precision,
         machine=machine,
-        pins={**config.pins, **(pins or {})},
+        pins=config.pins,
         budget=Budget(**_budget(config)),
     )
     return Planned(model, graph, plan, tuple(rewrites), tables)
 
 
-def tables_for(
-    backend: str, config: AdaptConfig, *, allow_reference: bool = False
-) -> dict[str, Capabilities]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusing(Capabilities):
+    """A table, less the nodes that its compiler has just refused."""
+
+    nodes: Mapping[str, str]
+
+    def support(self, node: NodeFacts) -> Support:
+        """The compiler's own refusal where there is one, the table's word otherwise."""
+        reason = self.nodes.get(node.name)
+        if reason is not None:
+            return no(Constraint.OP, f"its compiler refused it: {reason}", Evidence.MEASURED)
+        return Capabilities.support(self, node)
+
+
+def tables_for(backend: str, config: AdaptConfig) -> dict[str, Capabilities]:
     """The primary's table, then those of the backends that the policy lets it fall back to."""
     policy = config.fallback_policy
     names = [backend]
     if policy == "cpu":
         names += [n for n in CPU_ENGINES if n in installed()]
-        names += ["reference"] if allow_reference else []
     elif policy != "error":
         names += list(policy)
-    names += [n for n in config.pins.values()]
+    names += config.pins.values()
     arch = {backend: config.arch}
     return {
         name: registry.backend(name).capabilities(arch.get(name, ""))
@@ -163,3 +188,7 @@ def _name(source: object, model: ir.Model) -> str:
     if isinstance(source, str | Path):
         return Path(source).stem or Path(source).resolve().name
     return model.graph.name or "model"
+
+
+def _fields(table: Capabilities) -> dict[str, Any]:
+    return {f.name: getattr(table, f.name) for f in fields(Capabilities)}

@@ -1,0 +1,96 @@
+"""Open a model without measuring: the first engine, in order of trust, whose measured table takes every node."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autoglm.errors import BackendError, UnsupportedOperatorError
+from autoglm.runtime.build import plan_and_build
+from autoglm.runtime.choose import options_of
+from autoglm.runtime.prepare import Loaded, Planned, installed, plan_for
+from autoglm.runtime.session import PlanSession, open_parts
+from autoglm.spec import Fit, RunOptions
+
+if TYPE_CHECKING:
+    from autoglm.config import AdaptConfig
+
+_RANK = {Fit.FITS: 0, Fit.FALLBACKS: 1, Fit.NO: 2}
+
+
+def open_first(loaded: Loaded, config: AdaptConfig, *, use_cache: bool = False) -> PlanSession:
+    """A session over artifacts that live as long as it does.
+
+    An engine that refuses to compile what its table promised is passed over, and the error says so where
+    no other takes the model: UnsupportedOperatorError.
+    """
+    from autoglm.runtime.machine import Machine  # defaults: nothing is measured here
+
+    precision = "fp32" if config.precision == "auto" else config.precision
+    engines = [config.backend] if config.backend != "auto" else _engines()
+    reasons: list[str] = []
+    for planned in _ranked(loaded, engines, config, precision, Machine()):
+        if planned.plan.fit is Fit.NO:
+            reasons.append(f"{planned.plan.backend}: {_why(planned)}")
+            continue
+        try:
+            return _open(loaded, planned, config, precision, use_cache)
+        except BackendError as error:
+            reasons.append(f"{planned.plan.backend}: {error}")
+    raise UnsupportedOperatorError(
+        "No engine here takes {model}: {reasons}.",
+        hint="`autoglm check` lists every refusal, node by node.",
+        model=loaded.name,
+        reasons="; ".join(r[:300] for r in reasons) or "none is installed",
+    )
+
+
+def _ranked(
+    loaded: Loaded, engines: list[str], config: AdaptConfig, precision: str, machine: object
+) -> list[Planned]:
+    plans: list[Planned] = []
+    for name in engines:
+        planned = plan_for(loaded, name, config, machine, precision=precision)  # type: ignore[arg-type]
+        if planned.plan.fit is Fit.FITS:
+            # Engines come in order of trust, so the first full yes is the answer.
+            return [planned, *sorted(plans, key=lambda p: _RANK[p.plan.fit])]
+        plans.append(planned)
+    return sorted(plans, key=lambda p: _RANK[p.plan.fit])
+
+
+def _open(
+    loaded: Loaded, planned: Planned, config: AdaptConfig, precision: str, use_cache: bool
+) -> PlanSession:
+    folder = Path(tempfile.mkdtemp(prefix="autoglm-run-"))
+
+    def remove() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+
+    try:
+        planned, built = plan_and_build(
+            loaded, planned, config, options_of(config, precision, ()), folder, use_cache=use_cache
+        )
+        return open_parts(
+            planned.plan.partitions,
+            built.artifacts,
+            folder,
+            loaded.inputs,
+            loaded.outputs,
+            RunOptions(device=config.device, threads=config.threads),
+            on_close=remove,
+        )
+    except BaseException:
+        remove()
+        raise
+
+
+def _engines() -> list[str]:
+    return [name for name in installed() if name != "reference"]
+
+
+def _why(planned: Planned) -> str:
+    plan = planned.plan
+    reasons = [*plan.violations, *(r.reason for r in plan.refusals if r.backend == plan.backend)]
+    return "; ".join(dict.fromkeys(reasons[:3])) or "it does not fit"
