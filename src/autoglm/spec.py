@@ -177,11 +177,14 @@ class Capabilities:
     formats: tuple[str, ...] = ()
     collectives: tuple[str, ...] = ()
     evidence: Evidence = Evidence.INFERRED
+    complete: bool = True  # False: an operator that is not in the table was never measured, so it is unknown
     speed: float = 1.0  # of this backend's node times relative to the machine's measured rates; a planning prior
 
     def support(self, node: NodeFacts) -> Support:
         """Whether this backend takes `node`; the first failing constraint where it does not."""
         rule = self.table.get(node.op)
+        if rule is None and not self.complete:
+            return unknown(f"{node.op} was never measured with {self.toolkit}", Constraint.OP)
         if rule is None:
             return no(Constraint.OP, f"{node.op} is not in {self.toolkit}'s table", self.evidence)
         low, high = rule.since
@@ -191,15 +194,17 @@ class Capabilities:
         if rule.dtypes is not None and dtype and dtype not in rule.dtypes:
             limit = ", ".join(sorted(rule.dtypes))
             return no(Constraint.DTYPE, f"{node.op} takes {limit}; found {dtype}", rule.evidence)
+        taken = yes(rule.evidence)
         if rule.when is not None:
             verdict = rule.when(node)
             if not verdict.ok:
                 return verdict
+            taken = verdict if rule.evidence is Evidence.MEASURED else taken
         for inner in node.body:
             verdict = self.support(inner)
             if not verdict.ok:
                 return Support(verdict.verdict, verdict.constraint, f"in its body: {verdict.reason}", verdict.evidence)
-        return yes(rule.evidence)
+        return taken
 
 
 @dataclass(frozen=True, slots=True)

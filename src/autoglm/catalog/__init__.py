@@ -1,0 +1,21 @@
+"""Measured capability packs, and chips as data."""
+
+from autoglm.catalog.features import Layout, features, signature
+from autoglm.catalog.packs import Pack, dumps, load_pack, measured, merge, packs, read_pack
+from autoglm.catalog.rules import Condition, Measured, Row
+
+__all__ = [
+    "Condition",
+    "Layout",
+    "Measured",
+    "Pack",
+    "Row",
+    "dumps",
+    "features",
+    "load_pack",
+    "measured",
+    "merge",
+    "packs",
+    "read_pack",
+    "signature",
+]

@@ -1,0 +1,129 @@
+"""What a capability rule may look at: a node's dtypes, and its features as flat, comparable values.
+
+The same two functions describe a measured case and a node of a user's model, so a rule derived from the one holds
+for the other. Only names and numbers: no IR, no arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from autoglm.spec import NodeFacts, ValueFacts
+
+Feature: TypeAlias = str | int | float | bool
+Features: TypeAlias = Mapping[str, Feature]
+
+UNKNOWN = "?"
+# Attributes whose strings are free text: a value nobody measured says nothing about support.
+FREE_TEXT = frozenset(
+    {"equation", "pattern", "delimiter", "default_string", "locale", "body", "mode_name"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How to read one operator version: which positions type it, the names of its inputs, attribute defaults."""
+
+    typed: tuple[str, ...]  # "i0", "i1", "o0": the positions whose dtypes make the signature
+    inputs: tuple[str, ...]  # formal names
+    required: int  # how many leading inputs are not optional
+    variadic: bool = False
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    def name(self, position: str) -> str:
+        """The formal name of an input position; `output` for outputs."""
+        return self.inputs[int(position[1:])] if position[0] == "i" else "output"
+
+
+def signature(node: NodeFacts, layout: Layout) -> tuple[str, ...]:
+    """The dtypes that type this node, in the order of `layout.typed`; `?` where one is not known."""
+    return tuple(_dtype(_at(node, position)) for position in layout.typed)
+
+
+def _at(node: NodeFacts, position: str) -> ValueFacts | None:
+    side: Sequence[ValueFacts | None] = node.inputs if position[0] == "i" else node.outputs
+    index = int(position[1:])
+    return side[index] if index < len(side) else None
+
+
+def _dtype(value: ValueFacts | None) -> str:
+    if value is None:
+        return "-"
+    name = value.dtype or UNKNOWN
+    return name if value.kind == "tensor" else f"{value.kind}({name})"
+
+
+def features(node: NodeFacts, layout: Layout) -> dict[str, Feature]:
+    """Everything else a limit can be about: attributes, optional inputs, ranks, constants, empty tensors."""
+    found: dict[str, Feature] = {}
+    for name, value in {**layout.defaults, **node.attributes}.items():
+        found.update(_attribute(name, value))
+    if layout.variadic:
+        found["inputs"] = min(len(node.inputs), 3)
+    else:
+        for index, name in enumerate(layout.inputs):
+            found.update(_input(node, index, name, optional=index >= layout.required))
+    if node.inputs and node.inputs[0] is not None:
+        found["rank"] = UNKNOWN if node.inputs[0].rank is None else node.inputs[0].rank
+    found["outputs"] = len(node.outputs)
+    found["empty"] = _empty(node)
+    found["shapes"] = _broadcast(node)
+    return found
+
+
+def _attribute(name: str, value: Any) -> dict[str, Feature]:
+    if isinstance(value, (tuple, list)):
+        return {f"attr.{name}": _pattern(value), f"len.{name}": len(value)}
+    if isinstance(value, str) and name in FREE_TEXT:
+        return {}
+    if isinstance(value, (str, bool, int, float)):
+        return {f"attr.{name}": f"{value:g}" if isinstance(value, float) else value}
+    return {}
+
+
+def _pattern(values: Sequence[Any]) -> str:
+    """The shape of a list, not its numbers: kernel sizes and pads generalise, their kind does not."""
+    if any(isinstance(v, str) for v in values):
+        return ",".join(dict.fromkeys(str(v) for v in values))
+    if any(v < 0 for v in values):
+        return "with negative"
+    kinds = set(values)
+    if not kinds or kinds == {0}:
+        return "all 0"
+    if kinds == {1}:
+        return "all 1"
+    return "all equal" if len(kinds) == 1 else "mixed"
+
+
+def _input(node: NodeFacts, index: int, name: str, *, optional: bool) -> dict[str, Feature]:
+    value = node.inputs[index] if index < len(node.inputs) else None
+    found: dict[str, Feature] = {}
+    if optional:
+        found[f"given.{name}"] = value is not None
+    if value is None:
+        return found
+    if index > 0:
+        found[f"constant.{name}"] = value.constant
+        found[f"rank.{name}"] = UNKNOWN if value.rank is None else value.rank
+    if optional or value.kind != "tensor":
+        found[f"dtype.{name}"] = _dtype(value)
+    return found
+
+
+def _shapes(node: NodeFacts) -> list[tuple[Any, ...] | None]:
+    return [v.shape for v in node.inputs if v is not None and v.kind == "tensor"]
+
+
+def _empty(node: NodeFacts) -> bool:
+    return any(0 in shape for shape in _shapes(node) if shape is not None)
+
+
+def _broadcast(node: NodeFacts) -> str:
+    shapes = _shapes(node)
+    if any(shape is None for shape in shapes):
+        return UNKNOWN
+    if len(set(shapes)) <= 1:
+        return "equal"
+    return "same rank" if len({len(s) for s in shapes if s is not None}) == 1 else "ranks differ"

@@ -1,0 +1,320 @@
+"""From measured rows to rules: the smallest condition that separates what failed from what worked.
+
+How a verdict generalises beyond what was measured:
+
+- dtypes never do, except that positions typed apart (Gather's data and indices) combine when each was seen to work;
+- numbers, ranks, list lengths and shapes do: a node that meets no failing condition is a yes;
+- a string attribute never does: `mode="foo"` that was never measured is unknown;
+- an operator version between two measured ones inherits what both say; any other version is unknown.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+
+from autoglm.catalog.features import (
+    FREE_TEXT,
+    UNKNOWN,
+    Feature,
+    Features,
+    Layout,
+    features,
+    signature,
+)
+from autoglm.spec import Constraint, Evidence, NodeFacts, Support, Verdict, no, unknown, yes
+
+DTYPE = "dtype"
+# The order in which equally good conditions are believed: a limit is rather about a mode than about an axis.
+_ORDER = (
+    "attr.str",
+    DTYPE,
+    "given",
+    "dtype.",
+    "empty",
+    "outputs",
+    "inputs",
+    "rank",
+    "constant",
+    "len",
+    "shapes",
+    "attr.",
+)
+Literal = tuple[str, Feature]
+Literals = tuple[Literal, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one or more identical cases showed: outcome is `yes`, `refused` or `wrong`."""
+
+    dtypes: tuple[str, ...]
+    features: Features
+    outcome: str
+    reason: str = ""
+    case: str = ""
+    count: int = 1
+
+    @property
+    def key(self) -> tuple[tuple[str, ...], tuple[Literal, ...]]:
+        """What makes two rows the same question."""
+        return self.dtypes, tuple(sorted(self.features.items()))
+
+
+def whole(dtypes: tuple[str, ...], found: Features, layout: Layout) -> dict[str, Feature]:
+    """The features with the signature among them, whole and by position."""
+    whole: dict[str, Feature] = {DTYPE: ", ".join(dtypes), **found}
+    if len(dtypes) > 1:
+        for position, dtype in zip(layout.typed, dtypes, strict=True):
+            whole[f"dtype.{layout.name(position)}"] = dtype
+    return whole
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Nodes for which every literal holds fail, for `reason`."""
+
+    literals: Literals
+    outcome: str
+    reason: str
+    cases: int
+
+    def holds(self, found: Features) -> bool | None:
+        """True, False, or None where a feature of the node is not known."""
+        sure = True
+        for key, value in self.literals:
+            have = found.get(key)
+            if have != value:
+                if have is None or UNKNOWN not in str(have):
+                    return False
+                sure = False
+        return True if sure else None
+
+    def text(self, op: str) -> str:
+        """One sentence: what is limited, then what happened."""
+        where = " ".join(filter(None, (_say(k, v) for k, v in self.literals)))
+        subject = f"{op} {where}".rstrip()
+        verb = "answers wrongly" if self.outcome == "wrong" else "is refused"
+        shown = f" ({self.reason})" if self.outcome == "wrong" else f": {self.reason}"
+        return subject + " " + verb + (shown if self.reason else "")
+
+    @property
+    def constraint(self) -> Constraint:
+        """Which kind of limit this is."""
+        if self.outcome == "wrong":
+            return Constraint.ANSWER
+        if not self.literals:
+            return Constraint.OP
+        return _constraint(self.literals[0][0])
+
+
+def _constraint(key: str) -> Constraint:
+    if key == DTYPE or key.startswith("dtype."):
+        return Constraint.DTYPE
+    if key.startswith("rank"):
+        return Constraint.RANK
+    return Constraint.SHAPE if key in ("empty", "shapes") else Constraint.ATTRIBUTE
+
+
+def _say(key: str, value: Feature) -> str:
+    kind, _, name = key.partition(".")
+    texts = {
+        DTYPE: f"of {value}",
+        "attr": f"{name}={value}",
+        "len": f"with {value} {name}",
+        "given": f"with input {name}" if value else f"without input {name}",
+        "constant": f"with a constant {name}" if value else f"with a computed {name}",
+        "rank": f"with {name or 'input'} of rank {value}",
+        "empty": "of an empty tensor" if value else "",
+        "shapes": f"with input shapes: {value}",
+        "outputs": f"with {value} outputs",
+        "inputs": f"with {value}{'+' if value == 3 else ''} inputs",
+    }
+    return f"with {name} of {value}" if kind == DTYPE and name else texts[kind]
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """A row as the search sees it."""
+
+    row: Row
+    whole: Features
+
+
+def derive(rows: Sequence[Row], layout: Layout) -> tuple[Condition, ...]:
+    """Conditions that together cover every failing row and no passing row.
+
+    A failing row whose features a passing row shares exactly (the limit is in the values) is refused whole: an
+    engine that is sometimes wrong on a kind of node is not trusted with that kind.
+    """
+    cases = [_Case(row, whole(row.dtypes, row.features, layout)) for row in rows]
+    good = [case.whole for case in cases if case.row.outcome == "yes"]
+    found: list[Condition] = []
+    for outcome in ("wrong", "refused"):
+        bad = [case for case in cases if case.row.outcome == outcome]
+        while bad:
+            condition = _best(bad, good)
+            found.append(condition)
+            bad = [case for case in bad if not condition.holds(case.whole)]
+    return tuple(found)
+
+
+def _best(bad: Sequence[_Case], good: Sequence[Features]) -> Condition:
+    if not good:
+        return _condition((), bad)
+    for size in (1, 2):
+        options = _separating(bad, good, size)
+        if options:
+            best = max(options, key=lambda o: (len(options[o]), _rank(o)))
+            return _condition(best, options[best])
+    return _condition(tuple(sorted(bad[0].whole.items())), bad[:1])
+
+
+def _separating(
+    bad: Sequence[_Case], good: Sequence[Features], size: int
+) -> dict[Literals, list[_Case]]:
+    options: dict[Literals, list[_Case]] = {}
+    for case in bad:
+        for literals in combinations(sorted(case.whole.items(), key=_place), size):
+            options.setdefault(literals, []).append(case)
+    return {o: c for o, c in options.items() if not any(_met(o, features) for features in good)}
+
+
+def _met(literals: Literals, found: Features) -> bool:
+    return all(found.get(key) == value for key, value in literals)
+
+
+def _condition(literals: Literals, cases: Sequence[_Case]) -> Condition:
+    rows = [case.row for case in cases]
+    worst = rows[0]
+    if worst.outcome == "wrong":
+        worst = max(rows, key=lambda row: (_magnitude(row.reason), row.reason))
+    return Condition(literals, worst.outcome, worst.reason, sum(row.count for row in rows))
+
+
+def _magnitude(reason: str) -> float:
+    number = re.search(r"max error ([\d.e+-]+)", reason)
+    return float(number[1]) if number else 0.0
+
+
+def _place(item: Literal) -> tuple[int, str, str]:
+    key, value = item
+    name = (
+        "attr.str"
+        if key.startswith("attr.") and isinstance(value, str) and not _numeric(value)
+        else key
+    )
+    index = next((i for i, prefix in enumerate(_ORDER) if name.startswith(prefix)), len(_ORDER))
+    return index, key, str(value)
+
+
+def _numeric(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return text.startswith(("all ", "mixed", "with negative"))
+    return True
+
+
+def _rank(literals: Iterable[Literal]) -> tuple[int, ...]:
+    return tuple(-_place(item)[0] for item in literals)
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """What was measured of one operator version."""
+
+    op: str
+    since: int
+    layout: Layout
+    rows: tuple[Row, ...]
+    conditions: tuple[Condition, ...]
+    known: frozenset[tuple[str, ...]] = frozenset()  # signatures that worked in some case
+    strings: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    def verdict(self, node: NodeFacts) -> Support:
+        """Yes, no or unknown for a node of this version."""
+        dtypes = signature(node, self.layout)
+        found = whole(dtypes, features(node, self.layout), self.layout)
+        unsure = None
+        for condition in self.conditions:
+            holds = condition.holds(found)
+            if holds:
+                return no(condition.constraint, condition.text(self.op), Evidence.MEASURED)
+            if holds is None:
+                unsure = unsure or condition
+        return (
+            self._dtypes(dtypes)
+            or self._strings(found)
+            or self._unsure(unsure)
+            or self._yes(dtypes)
+        )
+
+    def _yes(self, dtypes: tuple[str, ...]) -> Support:
+        return yes(Evidence.MEASURED if dtypes in self.known else Evidence.INFERRED)
+
+    def _dtypes(self, dtypes: tuple[str, ...]) -> Support | None:
+        if dtypes in self.known:
+            return None
+        seen = [{d[i] for d in self.known if i < len(d)} for i in range(len(dtypes))]
+        if len(dtypes) > 1 and all(d in s for d, s in zip(dtypes, seen, strict=True)):
+            return None
+        measured = "; ".join(sorted({", ".join(row.dtypes) for row in self.rows}))
+        if UNKNOWN in dtypes:
+            return unknown(f"{self.op}: the dtype is not known before running", Constraint.DTYPE)
+        text = f"{self.op} of {', '.join(dtypes)} was never measured; measured: {measured}"
+        return unknown(text, Constraint.DTYPE)
+
+    def _strings(self, found: Features) -> Support | None:
+        for key, seen in self.strings.items():
+            value = found.get(key)
+            if isinstance(value, str) and value not in seen and key[5:] not in FREE_TEXT:
+                text = f"{self.op} {key[5:]}={value} was never measured; measured: {', '.join(sorted(seen))}"
+                return unknown(text, Constraint.ATTRIBUTE)
+        return None
+
+    def _unsure(self, condition: Condition | None) -> Support | None:
+        if condition is None:
+            return None
+        text = f"{condition.text(self.op)}; whether that holds here is not known before running"
+        return unknown(text, condition.constraint)
+
+
+def version_of(op: str, since: int, layout: Layout, rows: Sequence[Row]) -> Version:
+    """Rules for one operator version from its rows."""
+    strings: dict[str, set[str]] = {}
+    for row in rows:
+        for key, value in row.features.items():
+            if key.startswith("attr.") and isinstance(value, str) and not _numeric(value):
+                strings.setdefault(key, set()).add(value)
+    known = frozenset(row.dtypes for row in rows if row.outcome == "yes")
+    frozen = {key: frozenset(values) for key, values in strings.items()}
+    return Version(op, since, layout, tuple(rows), derive(rows, layout), known, frozen)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The verdict on one operator from all its measured versions: an `OpRule.when`."""
+
+    op: str
+    versions: Mapping[int, Version]
+
+    def __call__(self, node: NodeFacts) -> Support:
+        """Yes, no or unknown."""
+        exact = self.versions.get(node.since)
+        if exact is not None:
+            return exact.verdict(node)
+        below = max((v for v in self.versions if v < node.since), default=None)
+        above = min((v for v in self.versions if v > node.since), default=None)
+        measured = ", ".join(str(v) for v in sorted(self.versions))
+        if below is None or above is None:
+            text = f"{self.op} of opset {node.since} was never measured; measured: {measured}"
+            return unknown(text, Constraint.OPSET)
+        verdicts = [self.versions[v].verdict(node) for v in (below, above)]
+        worst = next((v for v in verdicts if v.verdict is Verdict.NO), None)
+        worst = worst or next((v for v in verdicts if v.verdict is Verdict.UNKNOWN), None)
+        if worst is None:
+            return yes(Evidence.INFERRED)
+        return Support(worst.verdict, worst.constraint, worst.reason, Evidence.INFERRED)
