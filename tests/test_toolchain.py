@@ -1,0 +1,65 @@
+"""Outside programs: success, failure, hang, missing, killed."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from autoglm import toolchain
+from autoglm.errors import BackendUnavailableError, CompileError
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+def test_output_goes_to_the_log_and_its_tail_comes_back(tmp_path: Path) -> None:
+    done = toolchain.run(python("print('one'); print('two')"), log=tmp_path / "log")
+
+    assert (tmp_path / "log").read_text() == "one\ntwo\n"
+    assert done.tail.endswith("two")
+
+
+def test_a_failing_program_is_an_error_with_its_last_line(tmp_path: Path) -> None:
+    with pytest.raises(CompileError, match="exit status 3.*no such op") as caught:
+        toolchain.run(python("print('no such op'); raise SystemExit(3)"), log=tmp_path / "log")
+
+    assert caught.value.facts["argv"][0] == sys.executable
+    assert str(tmp_path / "log") in caught.value.hint
+
+
+def test_an_abort_names_the_signal(tmp_path: Path) -> None:
+    with pytest.raises(CompileError, match="SIGABRT"):
+        toolchain.run(python("import os; os.abort()"), log=tmp_path / "log")
+
+
+def test_a_hanging_program_is_ended_with_its_children(tmp_path: Path) -> None:
+    started = time.monotonic()
+    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
+    with pytest.raises(CompileError, match="no end after 1 s"):
+        toolchain.run(python(code), log=tmp_path / "log", timeout_s=1)
+
+    assert time.monotonic() - started < 20
+
+
+def test_a_missing_program_says_what_to_install(tmp_path: Path) -> None:
+    with pytest.raises(BackendUnavailableError, match="no-such-compiler"):
+        toolchain.run(["no-such-compiler"], log=tmp_path / "log")
+
+
+def test_a_memory_limit_stops_a_greedy_program(tmp_path: Path) -> None:
+    with pytest.raises(CompileError, match="MemoryError"):
+        toolchain.run(
+            python("bytearray(2 << 30)"), log=tmp_path / "log", memory_bytes=512 << 20
+        )
+
+
+def test_arguments_are_never_read_by_a_shell(tmp_path: Path) -> None:
+    done = toolchain.run(
+        [*python("import sys; print(sys.argv[1])"), "$(touch x); `id`"], log=tmp_path / "log"
+    )
+
+    assert done.tail == "$(touch x); `id`"
