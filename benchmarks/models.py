@@ -331,3 +331,38 @@ _BUILDERS: dict[str, Callable[[int], onnx.ModelProto]] = {
     "block": _block,
     "minilm": lambda batch: _encoder(minilm_folder(), batch),
 }
+
+
+_SENTENCES = (
+    "The model answers differently on the new chip, and nobody can say why.",
+    "A cat sleeps on the warm stones in front of the house.",
+    "Prices of fresh vegetables rose again in the second quarter.",
+    "How do I move a checkpoint from one accelerator to another?",
+    "The committee will publish its decision before the end of the year.",
+    "He read the manual twice before he opened the case.",
+    "Rain is expected over the coast, with strong wind in the evening.",
+    "Gradient descent finds a minimum of a differentiable function.",
+)
+
+
+def sentence_feeds(path: Path, seed: int) -> dict[str, np.ndarray]:
+    """Token ids of real English sentences for MiniLM, padded to the model's length."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(minilm_folder() / "tokenizer.json"))
+    model = onnx.load(path, load_external_data=False)
+    shapes = {
+        v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in model.graph.input
+    }
+    batch, length = next(iter(shapes.values()))
+    tokenizer.enable_truncation(length)
+    tokenizer.enable_padding(length=length)
+    rng = np.random.default_rng(seed)
+    texts = [" ".join(rng.choice(_SENTENCES, rng.integers(1, 6))) for _ in range(batch)]
+    encoded = tokenizer.encode_batch(texts)
+    rows = {
+        "input_ids": [e.ids for e in encoded],
+        "attention_mask": [e.attention_mask for e in encoded],
+        "token_type_ids": [e.type_ids for e in encoded],
+    }
+    return {name: np.array(rows[name], np.int64) for name in shapes}
