@@ -89,7 +89,11 @@ def _samples(name: str, path: Path, work: Path) -> Path:
     folder = work / f"{path.stem}-samples"
     folder.mkdir(exist_ok=True)
     for seed in range(16):
-        feeds = models.sentence_feeds(path, seed) if name == "minilm" else models.feeds_of(path, 900 + seed)
+        feeds = (
+            models.sentence_feeds(path, seed)
+            if name == "minilm"
+            else models.feeds_of(path, 900 + seed)
+        )
         np.savez(folder / f"{seed:02}.npz", **feeds)
     return folder
 
@@ -103,10 +107,14 @@ def main() -> None:
     parser.add_argument("--max-error", type=float, default=None)
     parser.add_argument("--budget", type=float, default=6.0, help="seconds of timing a model")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "autoglm-models")
+    parser.add_argument(
+        "--folder", type=Path, default=Path(tempfile.gettempdir()) / "autoglm-models"
+    )
     args = parser.parse_args()
     rows = []
-    print(f"{'model':14}{'ORT ms':>9}{'OV ms':>9}{'auto ms':>9}{'auto/best':>10}{'auto/ORT':>9}{'A/A':>6}  chosen")
+    print(
+        f"{'model':14}{'ORT ms':>9}{'OV ms':>9}{'auto ms':>9}{'auto/best':>10}{'auto/ORT':>9}{'A/A':>6}  chosen"
+    )
     for batch in (int(b) for b in args.batches.split(",")):
         for name in args.models.split(","):
             with tempfile.TemporaryDirectory(dir=args.folder.parent) as work:

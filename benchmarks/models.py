@@ -188,25 +188,25 @@ class _Net:
             [value(output, None)],
             self.weights,
         )
-        model = helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10
-        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
         return onnx.shape_inference.infer_shapes(model)
 
 
 def _vit(batch: int, depth: int = 12, hidden: int = 768, heads: int = 12) -> onnx.ModelProto:
     net = _Net()
-    patches = net.op(
-        "Conv", "pixels", net.normal(hidden, 3, 16, 16, scale=0.036), strides=[16, 16]
+    patches = net.op("Conv", "pixels", net.normal(hidden, 3, 16, 16, scale=0.036), strides=[16, 16])
+    x = net.op(
+        "Transpose", net.op("Reshape", patches, net.ints(batch, hidden, 196)), perm=[0, 2, 1]
     )
-    x = net.op("Transpose", net.op("Reshape", patches, net.ints(batch, hidden, 196)), perm=[0, 2, 1])
     head = net.op("Expand", net.normal(1, 1, hidden), net.ints(batch, 1, hidden))
     x = net.op("Concat", head, x, axis=1)
     x = net.op("Add", x, net.normal(1, 197, hidden, scale=0.02))
     width = hidden // heads
     for _ in range(depth):
         y = net.layer_norm(x, hidden)
-        q, k, v = (net.heads(net.linear(y, hidden, hidden), batch, 197, heads, width) for _ in "qkv")
+        q, k, v = (
+            net.heads(net.linear(y, hidden, hidden), batch, 197, heads, width) for _ in "qkv"
+        )
         y = net.op("Transpose", net.attend(q, k, v, width), perm=[0, 2, 1, 3])
         y = net.op("Reshape", y, net.ints(batch, 197, hidden))
         x = net.op("Add", x, net.linear(y, hidden, hidden))
@@ -227,7 +227,9 @@ def _block(batch: int, hidden: int = 2048, heads: int = 16, length: int = 256) -
         return net.op("Mul", net.op("Div", x, root), net.const(np.ones(hidden, np.float32)))
 
     angle = np.arange(length)[:, None] / 10000 ** (np.arange(0, width, 2) / width)[None]
-    cos, sin = (net.const(np.concatenate([f(angle)] * 2, 1).astype(np.float32)) for f in (np.cos, np.sin))
+    cos, sin = (
+        net.const(np.concatenate([f(angle)] * 2, 1).astype(np.float32)) for f in (np.cos, np.sin)
+    )
 
     def rope(x: str) -> str:
         low = net.op("Slice", x, net.ints(0), net.ints(width // 2), net.ints(-1))

@@ -28,7 +28,9 @@ def tiny(folder: Path) -> Path:
     value = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 16]) for n in "xy"]
     graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", value[:1], value[1:])
     path = folder / "tiny.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path
+    )
     return path
 
 
@@ -59,7 +61,9 @@ def raw_openvino(session: autoglm.runtime.session.PlanSession) -> Callable[..., 
 RAW = {"onnxruntime": raw_onnxruntime, "openvino": raw_openvino}
 
 
-def measure(path: Path, backend: str, rounds: int, feeds: dict[str, np.ndarray]) -> tuple[float, float]:
+def measure(
+    path: Path, backend: str, rounds: int, feeds: dict[str, np.ndarray]
+) -> tuple[float, float]:
     """Median seconds of the raw call and of ours, in turn."""
     with tempfile.TemporaryDirectory() as out:
         autoglm.compile(path, Path(out) / "b", backend=backend)
@@ -81,10 +85,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", default="tiny,squeezenet,minilm,resnet50")
     parser.add_argument("--rounds", type=int, default=0)
-    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "autoglm-models")
+    parser.add_argument(
+        "--folder", type=Path, default=Path(tempfile.gettempdir()) / "autoglm-models"
+    )
     args = parser.parse_args()
     args.folder.mkdir(exist_ok=True)
-    print(f"{'model':12} {'engine':12} {'raw µs':>10} {'ours µs':>10} {'added µs':>10} {'added %':>8}")
+    print(
+        f"{'model':12} {'engine':12} {'raw µs':>10} {'ours µs':>10} {'added µs':>10} {'added %':>8}"
+    )
     for name in args.models.split(","):
         path = tiny(args.folder) if name == "tiny" else models.path_of(name, 1, args.folder)
         feeds = {"x": np.ones((1, 16), np.float32)} if name == "tiny" else models.feeds_of(path)
@@ -92,7 +100,9 @@ def main() -> None:
         for backend in RAW:
             raw, ours = (s * 1e6 for s in measure(path, backend, rounds, feeds))
             share = (ours - raw) / raw * 100
-            print(f"{name:12} {backend:12} {raw:10.1f} {ours:10.1f} {ours - raw:10.1f} {share:8.2f}")
+            print(
+                f"{name:12} {backend:12} {raw:10.1f} {ours:10.1f} {ours - raw:10.1f} {share:8.2f}"
+            )
 
 
 if __name__ == "__main__":

@@ -52,9 +52,7 @@ def test_a_missing_program_says_what_to_install(tmp_path: Path) -> None:
 
 def test_a_memory_limit_stops_a_greedy_program(tmp_path: Path) -> None:
     with pytest.raises(CompileError, match="MemoryError"):
-        toolchain.run(
-            python("bytearray(2 << 30)"), log=tmp_path / "log", memory_bytes=512 << 20
-        )
+        toolchain.run(python("bytearray(2 << 30)"), log=tmp_path / "log", memory_bytes=512 << 20)
 
 
 def test_arguments_are_never_read_by_a_shell(tmp_path: Path) -> None:

@@ -1,10 +1,10 @@
 """The verbs of the main job: check, compile, run, open; inspect and bench beside them.
 
-    import autoglm
-    report = autoglm.check("model.onnx", backend="openvino")        # before anything is compiled
-    result = autoglm.compile("model.onnx", "out/", backend="auto")  # measured choice, bundle, certificates
-    with autoglm.open("out/") as session:
-        outputs = session.run({"x": x})
+import autoglm
+report = autoglm.check("model.onnx", backend="openvino")        # before anything is compiled
+result = autoglm.compile("model.onnx", "out/", backend="auto")  # measured choice, bundle, certificates
+with autoglm.open("out/") as session:
+    outputs = session.run({"x": x})
 """
 
 from __future__ import annotations
@@ -321,11 +321,15 @@ def bench(
 
     config = merge(config, **overrides)
     if against and _is_bundle(source):
-        raise ConfigError(
-            "A bundle holds compiled artifacts only; {engines} need the model itself.",
-            hint="Give the model file: autoglm bench model.onnx --against …",
-            engines=", ".join(against),
-        ) if not _source_of(source) else None
+        raise (
+            ConfigError(
+                "A bundle holds compiled artifacts only; {engines} need the model itself.",
+                hint="Give the model file: autoglm bench model.onnx --against …",
+                engines=", ".join(against),
+            )
+            if not _source_of(source)
+            else None
+        )
     names = [("this", source, config), ("this again (A/A)", source, config)]
     origin = _source_of(source) or source
     names += [
@@ -459,5 +463,7 @@ def _work_folder(out: str | Path) -> Path:
     try:
         parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise AutoGLMError("Cannot write to {path}: {why}.", path=str(parent), why=error.strerror) from error
+        raise AutoGLMError(
+            "Cannot write to {path}: {why}.", path=str(parent), why=error.strerror
+        ) from error
     return parent

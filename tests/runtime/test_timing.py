@@ -21,7 +21,10 @@ def test_the_order_changes_between_rounds() -> None:
     log: list[str] = []
     names = "abcd"
     interleave(
-        {n: (lambda n=n: log.append(n)) for n in names}, budget_s=0.0, least=8, gap_s=0  # type: ignore[misc]
+        {n: (lambda n=n: log.append(n)) for n in names},
+        budget_s=0.0,
+        least=8,
+        gap_s=0,  # type: ignore[misc]
     )
     rounds = {"".join(log[i : i + 4]) for i in range(4, len(log), 4)}
 

@@ -53,8 +53,10 @@ def build(
         part_options = replace(
             options,
             precision=partition.precision,
-            calibration=[_calibration(partition, feed, known) for feed, known in
-                         zip(options.calibration, answers, strict=bool(answers))]
+            calibration=[
+                _calibration(partition, feed, known)
+                for feed, known in zip(options.calibration, answers, strict=bool(answers))
+            ]
             if answers
             else options.calibration,
         )
@@ -216,4 +218,11 @@ def _driver() -> str:
 
 def _cpu() -> str:
     with open("/proc/cpuinfo", encoding="utf-8") as stream:
-        return next((line.split(":", 1)[1].strip() for line in stream if line.startswith(("flags", "Features"))), "")
+        return next(
+            (
+                line.split(":", 1)[1].strip()
+                for line in stream
+                if line.startswith(("flags", "Features"))
+            ),
+            "",
+        )

@@ -33,7 +33,9 @@ def certify(
             part = session.part(partition.id)
             worst = _worst_of_part(part, partition, answers, feeds)
             certificates.append(
-                _certificate(partition.id, partition.precision, golden, worst, len(feeds), max_error)
+                _certificate(
+                    partition.id, partition.precision, golden, worst, len(feeds), max_error
+                )
             )
     outputs = [o.name for o in session.outputs]
     whole = _worst(

@@ -226,7 +226,9 @@ def _build_one(
     use_cache: bool,
     loaded: Loaded,
 ) -> None:
-    place = work / f"{candidate.planned.plan.backend}-{candidate.precision}-{len(candidate.keep_high)}"
+    place = (
+        work / f"{candidate.planned.plan.backend}-{candidate.precision}-{len(candidate.keep_high)}"
+    )
     shutil.rmtree(place, ignore_errors=True)
     candidate.planned, candidate.built = plan_and_build(
         loaded,

@@ -57,7 +57,8 @@ def _open(model: ir.Model, folder: Path, flops: float) -> tuple[str, Session]:
         except AutoGLMError as error:
             reasons.append(f"{name}: {error}")
     raise AutoGLMError(
-        "No engine here gives an fp32 answer to compare with: {reasons}.", reasons="; ".join(reasons)
+        "No engine here gives an fp32 answer to compare with: {reasons}.",
+        reasons="; ".join(reasons),
     )
 
 
@@ -66,7 +67,9 @@ def _order(model: ir.Model, flops: float) -> Sequence[str]:
     from autoglm.rewrite.facts import node_facts
 
     facts = node_facts(model)
-    engines = ("reference", "onnxruntime") if flops < _REFERENCE_FLOPS else ("onnxruntime", "reference")
+    engines = (
+        ("reference", "onnxruntime") if flops < _REFERENCE_FLOPS else ("onnxruntime", "reference")
+    )
     ranked: dict[str, int] = {}
     for name in (*engines, "torch", "numpy"):
         plug = registry.backends().get(name)

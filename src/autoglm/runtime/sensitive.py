@@ -18,7 +18,9 @@ def raise_order(graph: Graph) -> list[str]:
     errors are seen directly.
     """
     nodes = [n for n in graph.nodes if n.facts.op in _QUANTISED]
-    dynamic = [n.facts.name for n in nodes if not any(v is not None and v.constant for v in n.facts.inputs)]
+    dynamic = [
+        n.facts.name for n in nodes if not any(v is not None and v.constant for v in n.facts.inputs)
+    ]
     weighted = [n.facts.name for n in nodes if n.facts.name not in set(dynamic)]
     ends: list[str] = []
     while weighted:
