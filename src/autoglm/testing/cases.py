@@ -1,0 +1,108 @@
+"""Operator cases as data: a model, its inputs, the right outputs, and how near an answer must be."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from autoglm.spec import Value
+
+if TYPE_CHECKING:
+    import onnx
+
+RANDOM = frozenset(
+    {
+        "Bernoulli",
+        "Multinomial",
+        "RandomNormal",
+        "RandomNormalLike",
+        "RandomUniform",
+        "RandomUniformLike",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One question to a backend. `judge` is `values`, or `shapes` where the numbers are random."""
+
+    name: str
+    model: bytes  # a serialized ModelProto
+    data: tuple[tuple[tuple[Value, ...], tuple[Value, ...]], ...]  # (inputs, outputs) by position
+    rtol: float | None = None  # None: by dtype, see `judge.TOLERANCE`
+    atol: float | None = None
+    judge: str = "values"
+
+    def proto(self) -> onnx.ModelProto:
+        """The model as a message."""
+        import onnx
+
+        return onnx.load_model_from_string(self.model)
+
+
+def suite(*, expanded: bool = False) -> Iterator[Case]:
+    """The node cases of the installed onnx; `expanded` adds those that spell a function out."""
+    from onnx.backend.test.loader import load_model_tests
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cases = load_model_tests(kind="node")
+    for case in cases:
+        if case.model is None or (not expanded and "_expanded" in case.name):
+            continue
+        data = tuple((_values(i), _values(o)) for i, o in case.data_sets)
+        kind = "shapes" if _random(case.model) else "values"
+        model = case.model.SerializeToString(deterministic=True)
+        yield Case(case.name.removeprefix("test_"), model, data, case.rtol, case.atol, kind)
+
+
+def _random(model: onnx.ModelProto) -> bool:
+    ops = {node.op_type for node in model.graph.node}
+    training = any(n.op_type == "Dropout" and len(n.input) > 2 for n in model.graph.node)
+    return bool(ops & RANDOM) or training
+
+
+def _values(found: Any) -> tuple[Value, ...]:
+    return tuple(_value(value) for value in found)
+
+
+def _value(value: Any) -> Value:
+    import numpy as np
+    import onnx
+
+    if isinstance(value, onnx.TensorProto):
+        return onnx.numpy_helper.to_array(value)
+    if isinstance(value, list):
+        return [_value(item) for item in value]
+    return value if value is None else np.asarray(value)
+
+
+def with_constants(case: Case) -> Case | None:
+    """The same case with every input but the first a constant, as weights and shapes are in real models."""
+    import onnx
+
+    model = case.proto()
+    names = [i.name for i in model.graph.input]
+    if len(model.graph.node) != 1 or len(names) < 2 or len(case.data) != 1:
+        return None
+    inputs, outputs = case.data[0]
+    if any(v is None or isinstance(v, list) for v in inputs) or model.graph.initializer:
+        return None
+    for name, value in zip(names[1:], inputs[1:], strict=True):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
+    del model.graph.input[1:]
+    data = ((inputs[:1], outputs),)
+    text = model.SerializeToString(deterministic=True)
+    return replace(case, name=f"{case.name}~constants", model=text, data=data)
+
+
+def all_cases() -> list[Case]:
+    """What a pack is measured with, in a fixed order: suite, suite with constants, generated, special."""
+    from autoglm.testing.generate import generated
+    from autoglm.testing.special import special
+
+    given = list(suite())
+    constant = [c for c in map(with_constants, given) if c is not None]
+    return [*given, *constant, *generated(), *special()]

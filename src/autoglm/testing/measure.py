@@ -1,0 +1,261 @@
+"""Measure what a backend really takes: every case through compile, open and run, in a killable process."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autoglm.catalog.features import features, signature
+from autoglm.catalog.packs import OpVersion, Pack, dumps
+from autoglm.catalog.rules import Row
+from autoglm.errors import AutoGLMError, BackendUnavailableError
+from autoglm.spec import Backend, CompileOptions, NodeFacts, RunOptions
+from autoglm.testing.cases import Case, all_cases
+from autoglm.testing.schemas import layout_of
+from autoglm.testing.worker import Lost, ask_all
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+Progress = Callable[[int, int], None]
+_REASON_CHARS = 160
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one case showed: `yes`, `refused` or `wrong`, and the nodes it was about."""
+
+    case: str
+    outcome: str
+    reason: str = ""
+    nodes: tuple[NodeFacts, ...] = ()
+
+
+def measure(
+    backend_name: str,
+    *,
+    progress: Progress | None = None,
+    cases: Sequence[Case] | None = None,
+    jobs: int = 1,
+    timeout_s: float = 20.0,
+) -> Pack:
+    """Run every case on the installed version and return the pack."""
+    import onnx
+
+    from autoglm import registry
+
+    version = registry.backend(backend_name).version()
+    if not version:
+        raise BackendUnavailableError(
+            "Backend {name} cannot be measured: its toolkit is not installed.", name=backend_name
+        )
+    asked = all_cases() if cases is None else list(cases)
+    findings = examine(backend_name, asked, progress=progress, jobs=jobs, timeout_s=timeout_s)
+    toolkit = f"{backend_name} {version}"
+    return Pack(backend_name, version, toolkit, onnx.__version__, rows_of(findings))
+
+
+def examine(
+    backend_name: str,
+    cases: Sequence[Case],
+    *,
+    progress: Progress | None = None,
+    jobs: int = 1,
+    timeout_s: float = 20.0,
+) -> list[Finding]:
+    """One finding per case, in their order; a crash or a time-out is a refusal that says so."""
+    target = "autoglm.testing.measure:examiner"
+    answers = ask_all(
+        target, (backend_name,), cases, jobs=jobs, timeout_s=timeout_s, progress=progress
+    )
+    return [_settled(c, a) for c, a in zip(cases, answers, strict=True)]
+
+
+def _settled(case: Case, answer: Any) -> Finding:
+    if not isinstance(answer, Lost):
+        return answer  # type: ignore[no-any-return]
+    reason = f"{answer.kind}: {answer.detail}"
+    return Finding(case.name, "refused", reason, nodes_of(load(case)))
+
+
+def examiner(backend_name: str) -> Callable[[Case], Finding]:
+    """What a worker answers with, in the child."""
+    from autoglm import registry
+
+    backend = registry.backend(backend_name)
+    return lambda case: find(backend, case)
+
+
+def find(backend: Backend, case: Case) -> Finding:
+    """One case on one backend, in this process."""
+    try:
+        model = load(case)
+        nodes = nodes_of(model)
+    except Exception as error:  # noqa: BLE001 - a case that our own frontend refuses measures no backend
+        return Finding(case.name, "skipped", first_line(error))
+    try:
+        reason = ask(backend, model, case)
+    except Exception as error:  # noqa: BLE001 - an engine may raise anything; that is the finding
+        return Finding(case.name, "refused", first_line(error), nodes)
+    return Finding(case.name, "wrong" if reason else "yes", reason, nodes)
+
+
+def ask(
+    backend: Backend, model: ir.Model, case: Case, options: CompileOptions | None = None
+) -> str:
+    """Compile, open, run and judge every data set; "" when all answers are right."""
+    from autoglm.testing.judge import wrong
+
+    with tempfile.TemporaryDirectory(prefix="autoglm-case-") as folder:
+        out = Path(folder)
+        artifact = backend.compile(model, options or CompileOptions(threads=1), out)
+        session = backend.open(artifact, out, RunOptions(threads=1))
+        try:
+            for inputs, outputs in case.data:
+                names = [v.name for v in model.graph.inputs]
+                got = session.run(dict(zip(names, inputs, strict=True)))
+                found = tuple(got[str(v.name)] for v in model.graph.outputs)
+                reason = wrong(case, outputs, found)
+                if reason:
+                    return reason
+        finally:
+            session.close()
+    return ""
+
+
+def load(case: Case) -> ir.Model:
+    """The case's model as every backend sees one: through the ONNX frontend."""
+    from autoglm import registry
+
+    return registry.frontends()["onnx"].load(case.proto())
+
+
+def nodes_of(model: ir.Model) -> tuple[NodeFacts, ...]:
+    """The model's nodes as tables see them."""
+    from autoglm.rewrite.facts import node_facts
+
+    return tuple(node_facts(model))
+
+
+_NOISE = (
+    (re.compile(r"0x[0-9a-fA-F]+"), "0x…"),
+    (re.compile(r"(/[\w.+-]+){2,}/"), "…/"),
+    (re.compile(r"\.(cc|cpp|hpp|h|py):\d+"), r".\1"),
+    (re.compile(r"\bautoglm-case-\w+"), "…"),
+    (re.compile(r"\s+"), " "),
+)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line that says something, without what changes from run to run."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = " ".join(lines)
+    for pattern, calm in _NOISE:
+        text = pattern.sub(calm, text)
+    text = text if len(text) <= _REASON_CHARS else text[: _REASON_CHARS - 1] + "…"
+    return text if isinstance(error, AutoGLMError) else f"{type(error).__name__}: {text}"
+
+
+def rows_of(findings: Iterable[Finding]) -> dict[str, dict[int, OpVersion]]:
+    """Rows by operator and version.
+
+    A case of one node speaks for that node. A case of several that answers rightly speaks for each; one that
+    fails speaks for a node only where every other node is known to work.
+    """
+    asked = [f for f in findings if f.nodes and f.outcome != "skipped"]
+    rows: dict[tuple[str, int], dict[Any, Row]] = defaultdict(dict)
+    worked = set()
+    for finding in asked:
+        if finding.outcome == "yes" or len(finding.nodes) == 1:
+            for node in finding.nodes:
+                _add(rows, node, finding)
+            worked |= {_kind(n) for n in finding.nodes if finding.outcome == "yes"}
+    for finding in asked:
+        if finding.outcome != "yes" and len(finding.nodes) > 1:
+            suspects = {_kind(n): n for n in finding.nodes if _kind(n) not in worked}
+            if len(suspects) == 1:
+                _add(rows, next(iter(suspects.values())), finding)
+            elif not suspects:
+                _add(rows, _together(finding.nodes), finding)
+    ops: dict[str, dict[int, OpVersion]] = defaultdict(dict)
+    for (op, since), found in rows.items():
+        ops[op][since] = OpVersion(layout_of(op, since), tuple(found.values()))
+    return dict(ops)
+
+
+def _kind(node: NodeFacts) -> tuple[str, int, tuple[str, ...]]:
+    return node.op, node.since, signature(node, layout_of(node.op, node.since))
+
+
+def _together(nodes: Sequence[NodeFacts]) -> NodeFacts:
+    """Nodes that work apart and fail together, as one row of their own: `DequantizeLinear+MatMul`."""
+    name = "+".join(dict.fromkeys(n.op for n in nodes))
+    return replace(nodes[0], op=name, since=1, attributes={}, body=())
+
+
+def _add(rows: dict[tuple[str, int], dict[Any, Row]], node: NodeFacts, finding: Finding) -> None:
+    layout = layout_of(node.op, node.since)
+    row = Row(
+        signature(node, layout),
+        features(node, layout),
+        finding.outcome,
+        finding.reason,
+        finding.case,
+    )
+    found = rows[(node.op, node.since)]
+    key = (row.key, row.outcome)
+    found[key] = replace(found[key], count=found[key].count + 1) if key in found else row
+
+
+def write_pack(pack: Pack, folder: Path) -> Path:
+    """Write `<backend>-<version>.json`; the same measurement writes the same bytes."""
+    from autoglm.tensor.files import atomic_write
+
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{pack.backend}-{pack.version}.json"
+    atomic_write(path, dumps(pack).encode())
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class PackDiff:
+    """What changed between two measurements, one sentence per row."""
+
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+
+    @property
+    def same(self) -> bool:
+        """True when both packs say the same."""
+        return not (self.added or self.removed or self.changed)
+
+
+def diff_packs(old: Pack, new: Pack) -> PackDiff:
+    """Rows that came, went, or have another outcome."""
+    before, after = _outcomes(old), _outcomes(new)
+    added = [f"{_title(k)}: {v}" for k, v in after.items() if k not in before]
+    removed = [f"{_title(k)}: {v}" for k, v in before.items() if k not in after]
+    changed = [
+        f"{_title(k)}: {before[k]} -> {v}" for k, v in after.items() if before.get(k, v) != v
+    ]
+    return PackDiff(tuple(sorted(added)), tuple(sorted(removed)), tuple(sorted(changed)))
+
+
+def _outcomes(pack: Pack) -> dict[Any, str]:
+    found: dict[Any, set[str]] = defaultdict(set)
+    for op, since, row in pack.rows():
+        text = row.outcome + (f" ({row.reason})" if row.reason else "")
+        found[(op, since, row.key)].add(text)
+    return {key: " or ".join(sorted(texts)) for key, texts in found.items()}
+
+
+def _title(key: Any) -> str:
+    op, since, (dtypes, found) = key
+    shown = " ".join(f"{k}={v}" for k, v in found)
+    return f"{op}@{since} of {', '.join(dtypes) or 'no dtype'} [{shown}]"

@@ -1,0 +1,152 @@
+"""Cases with their own formulas: casts, constants, and what engines are known to get wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from autoglm.testing.cases import Case
+from autoglm.testing.generate import DTYPES, versions
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def special() -> Iterator[Case]:
+    """All of them, in a fixed order."""
+    yield from _casts()
+    yield from _constants()
+    yield from _filled()
+    yield from _lstm_lengths()
+    yield _four_bit_product()
+
+
+def _model(
+    nodes: list[Any], inputs: list[Any], outputs: list[Any], opset: int, weights: Any = ()
+) -> bytes:
+    import onnx
+
+    def info(name: str, array: Any) -> onnx.ValueInfoProto:
+        kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+        return onnx.helper.make_tensor_value_info(name, kind, array.shape)
+
+    feeds, results = ([info(n, a) for n, a in pairs] for pairs in (inputs, outputs))
+    graph = onnx.helper.make_graph(nodes, "case", feeds, results, list(weights))
+    imports = [onnx.helper.make_opsetid("", opset)]
+    model = onnx.helper.make_model(graph, opset_imports=imports)
+    model.ir_version = max(8, onnx.helper.find_min_ir_version_for(imports))
+    return model.SerializeToString(deterministic=True)
+
+
+def _array(values: Any, dtype: str) -> Any:
+    import ml_dtypes  # noqa: F401 - registers bfloat16 by name
+    import numpy as np
+
+    return np.array(values).astype(np.dtype(dtype))
+
+
+def _casts() -> Iterator[Case]:
+    import onnx
+
+    known = versions("Cast")
+    for since in (known[0], known[-1]):
+        for source in DTYPES:
+            for target in DTYPES:
+                x, y = _array([[0, 1, 2], [1, 3, 0]], source), None
+                y = x.astype(_array(0, target).dtype)
+                to = onnx.helper.np_dtype_to_tensor_dtype(y.dtype)
+                node = onnx.helper.make_node("Cast", ["x"], ["y"], "Cast", to=to)
+                model = _model([node], [("x", x)], [("y", y)], since)
+                yield Case(f"Cast@{since}:{source}:{target}", model, (((x,), (y,)),))
+
+
+def _constants() -> Iterator[Case]:
+    import onnx
+
+    known = versions("Constant")
+    for since in known:
+        for dtype in DTYPES if since in (known[0], known[-1]) else ("float32", "int64"):
+            value = _array([0, 1, 2], dtype)
+            tensor = onnx.numpy_helper.from_array(value, "value")
+            node = onnx.helper.make_node("Constant", [], ["y"], "Constant", value=tensor)
+            yield Case(
+                f"Constant@{since}:{dtype}",
+                _model([node], [], [("y", value)], since),
+                (((), (value,)),),
+            )
+
+
+def _filled() -> Iterator[Case]:
+    import numpy as np
+    import onnx
+
+    known = versions("ConstantOfShape")
+    for since in known:
+        for dtype in DTYPES if since in (known[0], known[-1]) else ("float32", "int64"):
+            wanted, shape = _array(np.full((2, 3), 1), dtype), np.array([2, 3], np.int64)
+            tensor = onnx.numpy_helper.from_array(wanted.reshape(-1)[:1], "value")
+            node = onnx.helper.make_node("ConstantOfShape", ["x"], ["y"], "Fill", value=tensor)
+            model = _model([node], [("x", shape)], [("y", wanted)], since)
+            yield Case(f"ConstantOfShape@{since}:{dtype}", model, (((shape,), (wanted,)),))
+
+
+def _lstm_lengths() -> Iterator[Case]:
+    """Sequences of unequal length: an engine that ignores `sequence_lens` answers without an error."""
+    import numpy as np
+    import onnx
+
+    rng = np.random.default_rng(7)
+    x = rng.uniform(-1, 1, (4, 2, 3)).astype(np.float32)
+    w, r, b = (rng.uniform(-1, 1, s).astype(np.float32) for s in ((1, 20, 3), (1, 20, 5), (1, 40)))
+    lengths = np.array([4, 2], np.int32)
+    outputs = _lstm(*(a.astype(np.float64) for a in (x, w[0], r[0], b[0])), lengths)
+    wanted = tuple(a.astype(np.float32) for a in outputs)
+    names = ["x", "w", "r", "b", "lengths"]
+    for since in versions("LSTM"):
+        node = onnx.helper.make_node("LSTM", names, ["y", "h", "c"], "LSTM", hidden_size=5)
+        weights = [
+            onnx.numpy_helper.from_array(a, n) for n, a in zip("wrb", (w, r, b), strict=True)
+        ]
+        inputs, results = [("x", x), ("lengths", lengths)], list(zip("yhc", wanted, strict=True))
+        model = _model([node], inputs, results, since, weights)
+        yield Case(f"LSTM_lengths@{since}:float32", model, (((x, lengths), wanted),))
+
+
+def _lstm(x: Any, w: Any, r: Any, b: Any, lengths: Any) -> tuple[Any, Any, Any]:
+    """The LSTM of the specification, one direction, gates in the order i o f c."""
+    import numpy as np
+
+    steps, batch, _ = x.shape
+    size = r.shape[1]
+    h, c = np.zeros((batch, size)), np.zeros((batch, size))
+    y = np.zeros((steps, 1, batch, size))
+    for t in range(steps):
+        gates = x[t] @ w.T + h @ r.T + b[: 4 * size] + b[4 * size :]
+        i, o, f = (1 / (1 + np.exp(-gates[:, k * size : (k + 1) * size])) for k in range(3))
+        fresh = f * c + i * np.tanh(gates[:, 3 * size :])
+        live = (t < lengths)[:, None]
+        c = np.where(live, fresh, c)
+        h = np.where(live, o * np.tanh(fresh), h)
+        y[t, 0] = np.where(live, h, 0)
+    return y, h[None], c[None]
+
+
+def _four_bit_product() -> Case:
+    """int4 weights, dequantised and multiplied: exact in float32 unless the engine quantises the other side too."""
+    import ml_dtypes
+    import numpy as np
+    import onnx
+
+    rng = np.random.default_rng(11)
+    x = rng.uniform(-1, 1, (4, 64)).astype(np.float32)
+    q = rng.integers(-8, 8, (64, 32)).astype(ml_dtypes.int4)
+    scale = rng.uniform(0.01, 0.1, (2, 32)).astype(np.float32)
+    weight = q.astype(np.float64) * np.repeat(scale.astype(np.float64), 32, axis=0)
+    y = (x.astype(np.float64) @ weight).astype(np.float32)
+    dequantize = onnx.helper.make_node(
+        "DequantizeLinear", ["q", "s"], ["w"], "Dequantize", axis=0, block_size=32
+    )
+    product = onnx.helper.make_node("MatMul", ["x", "w"], ["y"], "MatMul")
+    weights = [onnx.numpy_helper.from_array(a, n) for n, a in (("q", q), ("s", scale))]
+    model = _model([dequantize, product], [("x", x)], [("y", y)], 21, weights)
+    return Case("DequantizeLinear+MatMul:int4", model, (((x,), (y,)),))
