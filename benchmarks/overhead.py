@@ -1,9 +1,11 @@
-"""What the framework adds to one engine call: `Session.run` of a one-partition bundle against the raw engine.
+"""What the framework adds to one engine call: `Session.run` of a one-partition bundle against the
+raw engine.
 
     python -m benchmarks.overhead [--models tiny,squeezenet,minilm] [--rounds 2000]
 
-The raw side calls the engine's own API with the same artifact and the same settings, inputs given and outputs
-returned as NumPy arrays. Both sides take turns, call by call. Bar: at most 10 µs, and at most 1 % above 1 ms.
+The raw side calls the engine's own API with the same artifact and the same settings, inputs given
+and outputs returned as NumPy arrays. Both sides take turns, call by call. Bar: at most 10 µs, and
+at most 1 % above 1 ms.
 """
 
 from __future__ import annotations
@@ -42,7 +44,9 @@ def raw_onnxruntime(session: autoglm.runtime.session.PlanSession) -> Callable[..
 
 
 def raw_openvino(session: autoglm.runtime.session.PlanSession) -> Callable[..., object]:  # type: ignore[name-defined]
-    """OpenVINO's request: inputs bound without a copy, outputs copied so that they outlive the next call."""
+    """OpenVINO's request: inputs bound without a copy, outputs copied so that they outlive the
+    next call.
+    """
     import openvino as ov
 
     compiled = session.part(session.partitions[0].id).engine  # type: ignore[attr-defined]

@@ -2,8 +2,8 @@
 
 import autoglm
 report = autoglm.check("model.onnx", backend="openvino")        # before anything is compiled
-result = autoglm.compile("model.onnx", "out/", backend="auto")  # measured choice, bundle, certificates
-with autoglm.open("out/") as session:
+result = autoglm.compile("model.onnx", "out/", backend="auto")  # measured choice, bundle,
+certificates with autoglm.open("out/") as session:
     outputs = session.run({"x": x})
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoglm import registry
-from autoglm.config import AdaptConfig, Settings, merge
+from autoglm.config import AdaptConfig, merge
 from autoglm.errors import AccuracyError, AutoGLMError, ConfigError, FileMissingError
 from autoglm.spec import (
     Alternative,
@@ -60,7 +60,9 @@ _CALIBRATION_SEEDS = tuple(range(301, 309))
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What `check` says: the plan with its reasons and prices, and what was done to the model first."""
+    """What `check` says: the plan with its reasons and prices, and what was done to the model
+    first.
+    """
 
     model: str
     frontend: str
@@ -123,10 +125,11 @@ def check(
     example_inputs: Sequence[Value] | None = None,
     **overrides: Any,
 ) -> Report:
-    """Say what would run where, why not elsewhere, and what it costs; compiles nothing, needs no toolkit.
+    """Say what would run where, why not elsewhere, and what it costs; compiles nothing, needs no
+    toolkit.
 
-    With `backend="auto"` the engine with the best predicted plan is reported, the others as alternatives.
-    Raises ModelError for a broken model, ConfigError for a wrong key.
+    With `backend="auto"` the engine with the best predicted plan is reported, the others as
+    alternatives. Raises ModelError for a broken model, ConfigError for a wrong key.
     """
     from autoglm.runtime.machine import machine
     from autoglm.runtime.prepare import load, plan_for
@@ -148,7 +151,7 @@ def check(
     return _report(loaded, best, config, others)
 
 
-def compile(  # noqa: A001 - the field's word for it
+def compile(
     source: object,
     out: str | Path,
     config: AdaptConfig | None = None,
@@ -158,10 +161,12 @@ def compile(  # noqa: A001 - the field's word for it
     progress: Callable[[str], None] = lambda _: None,
     **overrides: Any,
 ) -> CompileResult:
-    """Adapt `source` into a bundle at `out`: plan, compile, prove, and for `auto` measure and choose.
+    """Adapt `source` into a bundle at `out`: plan, compile, prove, and for `auto` measure and
+    choose.
 
-    `force` compiles anew instead of taking artifacts from the cache. Raises AccuracyError where the answers
-    are out of tolerance (unless `accept_accuracy`), UnsupportedOperatorError where nothing takes the model.
+    `force` compiles anew instead of taking artifacts from the cache. Raises AccuracyError where
+    the answers are out of tolerance (unless `accept_accuracy`), UnsupportedOperatorError where
+    nothing takes the model.
     """
     from autoglm.bundle.manifest import read_bundle, write_bundle
     from autoglm.runtime.choose import choose
@@ -210,7 +215,7 @@ def compile(  # noqa: A001 - the field's word for it
     )
 
 
-def open(  # noqa: A001 - the field's word for it
+def open(
     source: object,
     config: AdaptConfig | None = None,
     *,
@@ -221,8 +226,8 @@ def open(  # noqa: A001 - the field's word for it
 ) -> PlanSession:
     """A session over a bundle, or over a model compiled for this process only.
 
-    For a model with `backend="auto"` and no `measure`, the first engine whose measured table takes every
-    node is used; with `measure` the candidates are timed as `compile` does.
+    For a model with `backend="auto"` and no `measure`, the first engine whose measured table
+    takes every node is used; with `measure` the candidates are timed as `compile` does.
     """
     config = merge(config, **overrides)
     if _is_bundle(source):
@@ -283,7 +288,9 @@ def devices() -> list[Device]:
 
 
 def backends() -> list[dict[str, Any]]:
-    """One row a backend: version here, size and evidence of its table, precisions; broken plug-ins too."""
+    """One row a backend: version here, size and evidence of its table, precisions; broken
+    plug-ins too.
+    """
     rows: list[dict[str, Any]] = []
     for name, plug in registry.backends().items():
         table = plug.capabilities()
@@ -314,8 +321,9 @@ def bench(
 ) -> list[dict[str, Any]]:
     """Time `source` and each engine in `against` in one interleaved run, with an A/A control.
 
-    One row each: median and best seconds, the ratio of medians to the first row, and the largest error
-    against it. The control opens `source` a second time: its ratio shows what the machine's noise is worth.
+    One row each: median and best seconds, the ratio of medians to the first row, and the largest
+    error against it. The control opens `source` a second time: its ratio shows what the machine's
+    noise is worth.
     """
     from autoglm.runtime.measure import bench_sessions
 
@@ -458,7 +466,9 @@ def _source_of(source: object) -> Path | None:
 
 
 def _work_folder(out: str | Path) -> Path:
-    """Beside the bundle: the finished folder is renamed into place, which only works on one file system."""
+    """Beside the bundle: the finished folder is renamed into place, which only works on one file
+    system.
+    """
     parent = Path(out).absolute().parent
     try:
         parent.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,9 @@ from autoglm.messages import fill, tr
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What one error code is on each wire. Exit statuses follow sysexits.h; 0, 1, 2 are `check`'s verdicts."""
+    """What one error code is on each wire. Exit statuses follow sysexits.h; 0, 1, 2 are `check`'s
+    verdicts.
+    """
 
     exit: int
     http: int
@@ -55,8 +57,8 @@ TABLE: dict[str, Row] = {
 class AutoGLMError(Exception):
     """Something the user can act on: what was expected, what was found, where, what to do next.
 
-    `template` and `hint` are texts with named fields, filled from `facts`; the facts stay readable as
-    attributes of `error.facts`, so that no caller has to parse the message.
+    `template` and `hint` are texts with named fields, filled from `facts`; the facts stay
+    readable as attributes of `error.facts`, so that no caller has to parse the message.
     """
 
     code: ClassVar[str] = "internal"

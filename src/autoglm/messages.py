@@ -1,7 +1,7 @@
 """Every text a user reads, in the user's language.
 
-A text is written once, in English, as a template with named fields; the template itself is the key into
-`locale/<lang>.json`. A template without a translation is shown in English, never as a key.
+A text is written once, in English, as a template with named fields; the template itself is the
+key into `locale/<lang>.json`. A template without a translation is shown in English, never as a key.
 """
 
 from __future__ import annotations

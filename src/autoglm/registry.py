@@ -1,4 +1,6 @@
-"""Entry points -> objects, lazily. A plug-in that fails to load is listed with its reason, never swallowed."""
+"""Entry points -> objects, lazily. A plug-in that fails to load is listed with its reason, never
+swallowed.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def _load(group: str) -> tuple[dict[str, Any], tuple[Broken, ...]]:
             broken.append(Broken(point.name, f"{type(error).__name__}: {error}"))
             continue
         if version != API_VERSION:
-            broken.append(Broken(point.name, f"it speaks plug-in API {version}, this is {API_VERSION}"))
+            broken.append(
+                Broken(point.name, f"it speaks plug-in API {version}, this is {API_VERSION}")
+            )
         else:
             found[point.name] = plug
     return found, tuple(broken)
@@ -52,10 +56,12 @@ def backend(name: str) -> Backend:
         return found[name]  # type: ignore[no-any-return]
     reason = next((b.reason for b in broken if b.name == name), "")
     if reason:
-        raise BackendNotFoundError("Backend {name} is installed but does not load: {reason}.", name=name, reason=reason)
+        raise BackendNotFoundError(
+            "Backend {name} is installed but does not load: {reason}.", name=name, reason=reason
+        )
     raise BackendNotFoundError(
         "Unknown backend {name!r}; registered: {known}.",
-        hint="Name one of these, or install the package that brings it (`autoglm backends` lists them).",
+        hint="Name one of these, or install the package that brings it.",
         name=name,
         known=", ".join(sorted(found)),
     )
@@ -73,7 +79,7 @@ def frontend_for(source: object) -> Frontend:
             return plug
     raise ModelError(
         "No frontend reads {source}; known: {known}.",
-        hint="Give an .onnx file, a .pt2 or TorchScript .pt file, a Hugging Face folder, or a bundle.",
+        hint="Give an .onnx, .pt2 or TorchScript .pt file, a Hugging Face folder, or a bundle.",
         source=str(source)[:200],
         known=", ".join(sorted(frontends())),
     )
@@ -87,5 +93,10 @@ def broken() -> tuple[Broken, ...]:
 def register_backend(plug: Backend) -> None:
     """Add a backend in this process only (tests, notebooks); packages use the entry point."""
     if plug.api_version != API_VERSION:
-        raise AutoGLMError("Backend {name} speaks plug-in API {found}, this is {api}.", name=plug.name, found=plug.api_version, api=API_VERSION)
+        raise AutoGLMError(
+            "Backend {name} speaks plug-in API {found}, this is {api}.",
+            name=plug.name,
+            found=plug.api_version,
+            api=API_VERSION,
+        )
     _load(BACKENDS)[0][plug.name] = plug

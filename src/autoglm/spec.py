@@ -1,8 +1,9 @@
 """The product's concepts: plain data and Protocols, standard library only.
 
 Read this file first. Every other module takes these values and returns these values.
-Dtypes are named as NumPy and ml_dtypes name them everywhere: `float32`, `bfloat16`, `float8_e4m3fn`, `int4`,
-`bool`, `string`. Operators are named `Conv`, or `domain::Op` outside the default ONNX domain.
+Dtypes are named as NumPy and ml_dtypes name them everywhere: `float32`, `bfloat16`,
+`float8_e4m3fn`, `int4`, `bool`, `string`. Operators are named `Conv`, or `domain::Op` outside the
+default ONNX domain.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 
 API_VERSION = 1
 
-# A tensor is a numpy.ndarray (ml_dtypes for bfloat16, fp8, 4-bit; object array of str for strings), a sequence
-# is a list of tensors, an absent optional is None.
+# A tensor is a numpy.ndarray (ml_dtypes for bfloat16, fp8, 4-bit; object array of str for
+# strings), a sequence is a list of tensors, an absent optional is None.
 Value: TypeAlias = Any
 Feeds: TypeAlias = Mapping[str, Value]
 Dim: TypeAlias = int | str | None
@@ -101,7 +102,9 @@ def unknown(reason: str, constraint: Constraint | None = None) -> Support:
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """A named value at the edge of a graph: element dtype, shape (None = rank unknown), and kind."""
+    """A named value at the edge of a graph: element dtype, shape (None = rank unknown), and
+    kind.
+    """
 
     name: str
     dtype: str
@@ -126,14 +129,17 @@ class ValueFacts:
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """One node as capability tables see it; made by `autoglm.rewrite.facts`, so tables need no IR."""
+    """One node as capability tables see it; made by `autoglm.rewrite.facts`, so tables need no
+    IR.
+    """
 
     name: str
     op: str  # "Conv" or "com.microsoft::Gelu"
     since: int  # since_version of the operator's schema in this model's opset
     inputs: tuple[ValueFacts | None, ...]  # None = optional input left out
     outputs: tuple[ValueFacts, ...]
-    attributes: Mapping[str, Any] = field(default_factory=dict)  # scalars, strings, tuples; no tensors, no graphs
+    # scalars, strings, tuples; no tensors, no graphs
+    attributes: Mapping[str, Any] = field(default_factory=dict)
     body: tuple[NodeFacts, ...] = ()  # nodes of If / Loop / Scan bodies, flattened
 
 
@@ -152,7 +158,9 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class OpRule:
-    """One row of a capability table: which dtypes (of the first typed input) and since-versions, and any further limit."""
+    """One row of a capability table: which dtypes (of the first typed input) and since-versions,
+    and any further limit.
+    """
 
     dtypes: frozenset[str] | None = None  # None = any
     since: tuple[int, int] = (1, 10_000)
@@ -177,8 +185,10 @@ class Capabilities:
     formats: tuple[str, ...] = ()
     collectives: tuple[str, ...] = ()
     evidence: Evidence = Evidence.INFERRED
-    complete: bool = True  # False: an operator that is not in the table was never measured, so it is unknown
-    speed: float = 1.0  # of this backend's node times relative to the machine's measured rates; a planning prior
+    # False: an operator that is not in the table was never measured, so it is unknown
+    complete: bool = True
+    # of this backend's node times relative to the machine's measured rates; a planning prior
+    speed: float = 1.0
 
     def support(self, node: NodeFacts) -> Support:
         """Whether this backend takes `node`; the first failing constraint where it does not."""
@@ -189,8 +199,14 @@ class Capabilities:
             return no(Constraint.OP, f"{node.op} is not in {self.toolkit}'s table", self.evidence)
         low, high = rule.since
         if not low <= node.since <= high:
-            return no(Constraint.OPSET, f"{node.op} of opset {low} to {high} is taken, found {node.since}", rule.evidence)
-        dtype = next((v.dtype for v in (*node.inputs, *node.outputs) if v is not None and v.dtype), "")
+            return no(
+                Constraint.OPSET,
+                f"{node.op} of opset {low} to {high} is taken, found {node.since}",
+                rule.evidence,
+            )
+        dtype = next(
+            (v.dtype for v in (*node.inputs, *node.outputs) if v is not None and v.dtype), ""
+        )
         if rule.dtypes is not None and dtype and dtype not in rule.dtypes:
             limit = ", ".join(sorted(rule.dtypes))
             return no(Constraint.DTYPE, f"{node.op} takes {limit}; found {dtype}", rule.evidence)
@@ -203,7 +219,12 @@ class Capabilities:
         for inner in node.body:
             verdict = self.support(inner)
             if not verdict.ok:
-                return Support(verdict.verdict, verdict.constraint, f"in its body: {verdict.reason}", verdict.evidence)
+                return Support(
+                    verdict.verdict,
+                    verdict.constraint,
+                    f"in its body: {verdict.reason}",
+                    verdict.evidence,
+                )
         return taken
 
 
@@ -219,8 +240,10 @@ class CompileOptions:
     calibration: Sequence[Feeds] = ()
     keep_high: frozenset[str] = frozenset()  # nodes (source names) that stay in fp32
     timeout_s: float = 600.0
-    optimize: bool = True  # False: the engine's own graph optimisation off, for reference and for fusion on/off
-    settings: Mapping[str, str] = field(default_factory=dict)  # the engine's own keys, passed through
+    # False: the engine's own graph optimisation off, for reference and for fusion on/off
+    optimize: bool = True
+    # the engine's own keys, passed through
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,11 +277,16 @@ class Session(Protocol):
     @property
     def inputs(self) -> tuple[TensorInfo, ...]:
         """What `run` takes."""
+
     @property
     def outputs(self) -> tuple[TensorInfo, ...]:
         """What `run` returns."""
+
     def run(self, feeds: Feeds) -> dict[str, Value]:
-        """Run once; raises InputError for feeds that do not fit, ExecutionError when the engine fails."""
+        """Run once; raises InputError for feeds that do not fit, ExecutionError when the engine
+        fails.
+        """
+
     def close(self) -> None:
         """Give everything back; may be called twice."""
 
@@ -272,25 +300,34 @@ class Backend(Protocol):
 
     def probe(self) -> Sequence[Device]:
         """Devices that are here; [] when there are none. Never raises, never hangs."""
+
     def version(self) -> str:
         """Version of the installed toolkit, "" where it is not installed; cheap, imports no SDK."""
+
     def capabilities(self, arch: str = "") -> Capabilities:
         """The table; needs no SDK and no device."""
+
     def compile(self, model: ir.Model, options: CompileOptions, out: Path) -> Artifact:
         """Compile one partition into the empty folder `out`."""
+
     def open(self, artifact: Artifact, folder: Path, options: RunOptions) -> Session:
         """Load what `compile` wrote into `folder`."""
 
 
 @runtime_checkable
 class Frontend(Protocol):
-    """Reads one kind of source into an ir.Model with stable, unique node names and inferred shapes."""
+    """Reads one kind of source into an ir.Model with stable, unique node names and inferred
+    shapes.
+    """
 
     name: str
     api_version: int
 
     def detect(self, source: object) -> bool:
-        """Whether this frontend reads `source` (a path, or a framework object); reads a few bytes at most."""
+        """Whether this frontend reads `source` (a path, or a framework object); reads a few bytes
+        at most.
+        """
+
     def load(self, source: object, *, example_inputs: Sequence[Value] | None = None) -> ir.Model:
         """Read it whole; raises ModelError naming what is wrong."""
 

@@ -1,7 +1,10 @@
-"""The one door to outside programs: a child process with its own environment, log, time and memory limit."""
+"""The one door to outside programs: a child process with its own environment, log, time and
+memory limit.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
@@ -36,7 +39,9 @@ def run(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> Completed:
-    """Run `argv` (never through a shell) to its end; CompileError with argv, status, log and tail otherwise."""
+    """Run `argv` (never through a shell) to its end; CompileError with argv, status, log and tail
+    otherwise.
+    """
     started = time.monotonic()
     with log.open("wb") as sink:
         try:
@@ -101,8 +106,6 @@ def _limit(memory_bytes: int):  # type: ignore[no-untyped-def]
 
 def _end(child: subprocess.Popen[bytes]) -> None:
     # The compiler's own children die with it: it leads a session of its own.
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     child.wait()

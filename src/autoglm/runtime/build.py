@@ -41,8 +41,8 @@ def build(
 ) -> Built:
     """Compile every partition into `folder`.
 
-    `answers` are fp32 values of the boundary tensors for each calibration sample: a partition inside the
-    graph is calibrated on what really reaches it.
+    `answers` are fp32 values of the boundary tensors for each calibration sample: a partition
+    inside the graph is calibrated on what really reaches it.
     """
     artifacts: dict[str, Artifact] = {}
     hits = 0
@@ -81,10 +81,11 @@ def plan_and_build(
     answers: Sequence[dict[str, Value]] = (),
     use_cache: bool = True,
 ) -> tuple[Planned, Built]:
-    """Build; where an engine refuses what its table promised, plan again without it for those nodes.
+    """Build; where an engine refuses what its table promised, plan again without it for those
+    nodes.
 
-    The engine's own words become the reason of the fallback. Raises the engine's CompileError where the
-    policy leaves no other place.
+    The engine's own words become the reason of the fallback. Raises the engine's CompileError
+    where the policy leaves no other place.
     """
     from autoglm.plan.cost import Machine
     from autoglm.runtime.prepare import plan_for
@@ -116,7 +117,9 @@ def plan_and_build(
 def refused_nodes(
     planned: Planned, partition: Partition, options: CompileOptions, folder: Path, reason: str
 ) -> dict[str, str]:
-    """The nodes of a partition that its engine refuses one by one, or all of them where it is not one alone."""
+    """The nodes of a partition that its engine refuses one by one, or all of them where it is not
+    one alone.
+    """
     from autoglm.rewrite.extract import extract
 
     if len(partition.nodes) > _PROBES:

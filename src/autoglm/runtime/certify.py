@@ -55,16 +55,19 @@ def first_divergence(
     precision: str,
     max_error: float | None,
 ) -> str:
-    """The first node in topological order whose output leaves the tolerance; both sides expose every tensor."""
+    """The first node in topological order whose output leaves the tolerance; both sides expose
+    every tensor.
+    """
     from autoglm.rewrite.facts import sources
 
     want, got = golden.run(feeds), open_all.run(feeds)
     for node in model.graph:
         for value in node.outputs:
             name = value.name or ""
-            if name in want and name in got:
-                if not passes(compare(want[name], got[name]), precision, max_error):
-                    return (sources(node) or (node.name or name,))[0]
+            if name not in want or name not in got:
+                continue
+            if not passes(compare(want[name], got[name]), precision, max_error):
+                return (sources(node) or (node.name or name,))[0]
     return ""
 
 

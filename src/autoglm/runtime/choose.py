@@ -1,4 +1,6 @@
-"""`backend: auto`: build every candidate, check its answer, time the ones that are right, keep the fastest."""
+"""`backend: auto`: build every candidate, check its answer, time the ones that are right, keep
+the fastest.
+"""
 
 from __future__ import annotations
 
@@ -106,7 +108,8 @@ def choose(
 ) -> tuple[Candidate, list[Measurement]]:
     """The fastest candidate whose answer is proven, and the table of all of them.
 
-    Raises UnsupportedOperatorError where no engine takes the model, AccuracyError where none answers right.
+    Raises UnsupportedOperatorError where no engine takes the model, AccuracyError where none
+    answers right.
     """
     pool, refused = candidates(loaded, config, machine)
     if not pool:
@@ -145,7 +148,8 @@ def _prove(
     }
     names = {i.name for i in loaded.inputs} | set(loaded.model.graph.initializers)
     flops = sum(n.flops for n in pool[0].planned.graph.nodes)
-    # Tensors that only exist after a candidate's own decomposition come from that candidate's model.
+    # Tensors that only exist after a candidate's own decomposition come from that candidate's
+    # model.
     models = {id(c.planned): c.planned.model for c in pool if len(c.planned.plan.partitions) > 1}
     progress("computing the fp32 answer")
     answers: dict[int, _Answers] = {}
@@ -331,6 +335,7 @@ def _none_right(pool: Sequence[Candidate]) -> AutoGLMError:
     error = AccuracyError if compiled else UnsupportedOperatorError
     return error(
         "No candidate is fit to use: {reasons}.",
-        hint="Raise --max-error, choose a higher --precision, give --calibration, or take it as it is with --accept-accuracy.",
+        hint="Raise --max-error, take a higher --precision, or give --calibration data; "
+        "--accept-accuracy keeps the result as it is.",
         reasons="; ".join(f"{c.name}: {c.rejected}" for c in pool),
     )

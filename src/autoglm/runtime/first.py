@@ -1,4 +1,6 @@
-"""Open a model without measuring: the first engine, in order of trust, whose measured table takes every node."""
+"""Open a model without measuring: the first engine, in order of trust, whose measured table takes
+every node.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,8 @@ _RANK = {Fit.FITS: 0, Fit.FALLBACKS: 1, Fit.NO: 2}
 def open_first(loaded: Loaded, config: AdaptConfig, *, use_cache: bool = False) -> PlanSession:
     """A session over artifacts that live as long as it does.
 
-    An engine that refuses to compile what its table promised is passed over, and the error says so where
-    no other takes the model: UnsupportedOperatorError.
+    An engine that refuses to compile what its table promised is passed over, and the error says
+    so where no other takes the model: UnsupportedOperatorError.
     """
     from autoglm.runtime.machine import Machine  # defaults: nothing is measured here
 

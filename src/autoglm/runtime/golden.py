@@ -14,7 +14,8 @@ from autoglm.spec import CompileOptions, Feeds, RunOptions, Session, Value, Verd
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-# The reference evaluator is plain NumPy: above this many operations its answer takes longer than it is worth.
+# The reference evaluator is plain NumPy: above this many operations its answer takes longer than
+# it is worth.
 _REFERENCE_FLOPS = 3e8
 
 

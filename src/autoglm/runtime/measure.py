@@ -14,7 +14,9 @@ from autoglm.tensor.accuracy import compare
 def bench_sessions(
     sessions: Mapping[str, PlanSession], feeds: Feeds, *, budget_s: float
 ) -> list[dict[str, Any]]:
-    """One row a session: seconds, ratio of medians to the first, largest relative error against the first."""
+    """One row a session: seconds, ratio of medians to the first, largest relative error against
+    the first.
+    """
     first = next(iter(sessions))
     answers = {name: session.run(feeds) for name, session in sessions.items()}
     calls = {name: (lambda s=session: s.run(feeds)) for name, session in sessions.items()}

@@ -1,4 +1,6 @@
-"""From a source and a config to a prepared model and a plan: everything that `check` needs, and nothing that runs."""
+"""From a source and a config to a prepared model and a plan: everything that `check` needs, and
+nothing that runs.
+"""
 
 from __future__ import annotations
 
@@ -107,7 +109,8 @@ def plan_for(
 ) -> Planned:
     """Decompose what `backend` lacks, then place every node; pure but for reading capability packs.
 
-    `refused` maps backend -> node -> the reason its compiler gave: what was tried outweighs the table.
+    `refused` maps backend -> node -> the reason its compiler gave: what was tried outweighs the
+    table.
     """
     from autoglm.plan import Budget, graph_of, make_plan
     from autoglm.rewrite.legalize import legalize

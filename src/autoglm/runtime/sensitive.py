@@ -13,9 +13,9 @@ _QUANTISED = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 def raise_order(graph: Graph) -> list[str]:
     """Names of quantisable nodes, most sensitive first.
 
-    First products of two activations (attention scores: their range follows the input, not the weights),
-    then from both ends of the graph inwards: the first layers' errors reach everything, the last layers'
-    errors are seen directly.
+    First products of two activations (attention scores: their range follows the input, not the
+    weights), then from both ends of the graph inwards: the first layers' errors reach everything,
+    the last layers' errors are seen directly.
     """
     nodes = [n for n in graph.nodes if n.facts.op in _QUANTISED]
     dynamic = [

@@ -13,7 +13,9 @@ from autoglm.spec import Artifact, Feeds, Partition, RunOptions, Session, Tensor
 
 
 class PlanSession:
-    """Runs partitions in order; with one partition, `run` is the engine's own `run` and costs nothing."""
+    """Runs partitions in order; with one partition, `run` is the engine's own `run` and costs
+    nothing.
+    """
 
     run: Callable[[Feeds], dict[str, Value]]
 
@@ -95,7 +97,9 @@ def open_parts(
     *,
     on_close: Callable[[], None] | None = None,
 ) -> PlanSession:
-    """Open every partition's artifact below `folder/artifacts/<id>`; closes what it opened if one fails."""
+    """Open every partition's artifact below `folder/artifacts/<id>`; closes what it opened if one
+    fails.
+    """
     sessions: dict[str, Session] = {}
     try:
         for partition in partitions:

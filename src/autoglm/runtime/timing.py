@@ -1,4 +1,6 @@
-"""Times that can be compared: candidates take turns in shuffled order, so that a slow spell of the machine hits all."""
+"""Times that can be compared: candidates take turns in shuffled order, so that a slow spell of
+the machine hits all.
+"""
 
 from __future__ import annotations
 

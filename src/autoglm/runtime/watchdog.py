@@ -1,4 +1,6 @@
-"""A bound on time and memory for a whole command: an engine that never returns cannot be interrupted from Python."""
+"""A bound on time and memory for a whole command: an engine that never returns cannot be
+interrupted from Python.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,9 @@ def watchdog(
 ) -> Iterator[None]:
     """End the process with LimitError's exit status once a limit is passed, after calling `report`.
 
-    An engine stuck in native code ignores exceptions and signals' Python handlers, so this ends the process
-    itself. Outputs are written to temporary names and renamed, so nothing half is left behind.
+    An engine stuck in native code ignores exceptions and signals' Python handlers, so this ends
+    the process itself. Outputs are written to temporary names and renamed, so nothing half is
+    left behind.
     """
     if not seconds and not memory_bytes:
         yield
@@ -43,7 +46,9 @@ def watchdog(
 
 
 def resident_bytes() -> int:
-    """Anonymous resident memory of this process in bytes; mapped files do not count against a limit."""
+    """Anonymous resident memory of this process in bytes; mapped files do not count against a
+    limit.
+    """
     with open("/proc/self/statm", encoding="ascii") as stream:
         fields = stream.read().split()
     return (int(fields[1]) - int(fields[2])) * _PAGE
