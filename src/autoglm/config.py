@@ -1,13 +1,12 @@
 """The adaptation config: one typed model, and every mistake in it named at once.
 
 The JSON Schema (`docs/config.schema.json`), the reference page and the command line's options all
-come from `AdaptConfig`. `Settings` is the only place that reads the environment.
+come from `AdaptConfig` and `keys.KEYS`.
 """
 
 from __future__ import annotations
 
 import difflib
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +18,21 @@ from pydantic_core import PydanticCustomError
 
 from autoglm.documents import read_document
 from autoglm.errors import ConfigError
+from autoglm.keys import KEYS
 from autoglm.messages import tr
+from autoglm.settings import Settings
+
+__all__ = [
+    "AdaptConfig",
+    "Budget",
+    "Problem",
+    "Problems",
+    "Settings",
+    "json_schema",
+    "load_config",
+    "merge",
+    "validate",
+]
 
 MAX_ALIGNMENT = 2 << 20
 MAX_TEXT = 4096
@@ -80,92 +93,46 @@ class Budget(_Strict):
     """What fallbacks may cost before the plan counts as unfit."""
 
     max_fallback_time_pct: float | None = Field(
-        default=None,
-        ge=0,
-        le=100,
-        description="most of the predicted time, in per cent, that fallbacks may take",
+        default=None, ge=0, le=100, description=KEYS["budget.max_fallback_time_pct"]
     )
-    max_partitions: int | None = Field(default=None, ge=1, description="most partitions")
-    forbid: Names = Field(
-        default=(), description="operators that must not fall back, for example MatMul"
+    max_partitions: int | None = Field(
+        default=None, ge=1, description=KEYS["budget.max_partitions"]
     )
+    forbid: Names = Field(default=(), description=KEYS["budget.forbid"])
 
 
 class AdaptConfig(_Strict):
     """How one model is adapted to a target; every key is also a command-line option."""
 
-    backend: Name = Field(
-        default="auto",
-        description="a backend's name, or auto: measure the candidates here and keep the fastest",
-    )
-    arch: Text = Field(
-        default="", description="chip or instruction set to compile for; empty: what is here"
-    )
-    device: Text = Field(default="", description="which of the backend's devices; empty: the first")
-    precision: Precision = Field(
-        default="fp32",
-        description="of the arithmetic; auto: the fastest that stays within max_error",
-    )
+    backend: Name = Field(default="auto", description=KEYS["backend"])
+    arch: Text = Field(default="", description=KEYS["arch"])
+    device: Text = Field(default="", description=KEYS["device"])
+    precision: Precision = Field(default="fp32", description=KEYS["precision"])
     fallback_policy: Annotated[
         Literal["cpu", "error"] | Names, Field(union_mode="left_to_right")
-    ] = Field(
-        default="cpu",
-        description="where refused nodes go: cpu, error, or backends in order of preference",
-    )
+    ] = Field(default="cpu", description=KEYS["fallback_policy"])
     memory_alignment: Annotated[int, BeforeValidator(_alignment)] = Field(
         default=64,
-        description="of weights and buffers, in bytes: a power of two from 1 to 2097152",
+        description=KEYS["memory_alignment"],
         ge=1,
         le=MAX_ALIGNMENT,
         json_schema_extra={"enum": [1 << k for k in range(22)]},
     )
-    max_error: float | None = Field(
-        default=None,
-        gt=0,
-        description="largest accepted error against fp32: max abs difference / max abs reference",
-    )
-    accept_accuracy: bool = Field(
-        default=False,
-        description="keep a result that is out of tolerance, and say so in its certificate",
-    )
-    calibration: Text = Field(
-        default="", description="file or folder of inputs that int8 is calibrated with"
-    )
-    inputs: Text = Field(
-        default="",
-        description="file of typical inputs to measure and certify with; empty: seeded random ones",
-    )
-    input_shapes: dict[Name, Dims] = Field(
-        default_factory=dict,
-        description="input name -> dimensions, where the model leaves them open",
-    )
-    pins: dict[Name, Name] = Field(
-        default_factory=dict, description="node name or pattern (*, ?) -> backend it must run on"
-    )
-    budget: Budget = Field(
-        default_factory=Budget,
-        description="what fallbacks may cost before the plan counts as unfit",
-    )
-    passes: dict[Name, bool] = Field(
-        default_factory=dict,
-        description="graph pass -> on or off; `autoglm config passes` lists them",
-    )
-    threads: int = Field(
-        default=0, ge=0, le=4096, description="threads per session; 0: all this process may use"
-    )
-    timeout_s: float = Field(
-        default=600.0, gt=0, le=7 * 86400, description="most seconds that one command may take"
-    )
+    max_error: float | None = Field(default=None, gt=0, description=KEYS["max_error"])
+    accept_accuracy: bool = Field(default=False, description=KEYS["accept_accuracy"])
+    calibration: Text = Field(default="", description=KEYS["calibration"])
+    inputs: Text = Field(default="", description=KEYS["inputs"])
+    input_shapes: dict[Name, Dims] = Field(default_factory=dict, description=KEYS["input_shapes"])
+    pins: dict[Name, Name] = Field(default_factory=dict, description=KEYS["pins"])
+    budget: Budget = Field(default_factory=Budget, description=KEYS["budget"])
+    passes: dict[Name, bool] = Field(default_factory=dict, description=KEYS["passes"])
+    threads: int = Field(default=0, ge=0, le=4096, description=KEYS["threads"])
+    timeout_s: float = Field(default=600.0, gt=0, le=7 * 86400, description=KEYS["timeout_s"])
     memory_limit_bytes: int = Field(
-        default=0,
-        ge=0,
-        lt=2**63,
-        description="most memory that one command may take; 0: no limit of our own",
+        default=0, ge=0, lt=2**63, description=KEYS["memory_limit_bytes"]
     )
-    optimize: bool = Field(default=True, description="let the engine optimise the graph itself")
-    settings: dict[Name, SettingValue] = Field(
-        default_factory=dict, description="the engine's own keys, handed through unchanged"
-    )
+    optimize: bool = Field(default=True, description=KEYS["optimize"])
+    settings: dict[Name, SettingValue] = Field(default_factory=dict, description=KEYS["settings"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,28 +267,3 @@ def _allowed(error: Any) -> str:
         sign = {"greater_than": ">", "greater_than_equal": ">=", "less_than": "<"}.get(kind, "<=")
         return f"{sign} {next(iter(facts.values()))}"
     return _TYPES.get(kind) or str(error["msg"])
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What the environment says; nothing else in the product reads it."""
-
-    cache_dir: Path
-    language: str = "en"
-    debug: bool = False
-    no_color: bool = False
-
-    @classmethod
-    def read(cls, environ: Mapping[str, str] | None = None) -> Settings:
-        """The settings in force."""
-        env = os.environ if environ is None else environ
-        home = env.get("XDG_CACHE_HOME") or str(
-            Path(env.get("HOME") or "~").expanduser() / ".cache"
-        )
-        cache = env.get("AUTOGLM_CACHE_DIR") or str(Path(home) / "autoglm")
-        return cls(
-            cache_dir=Path(cache),
-            language=env.get("AUTOGLM_LANG", "en").lower().replace("_", "-").split("-")[0],
-            debug=env.get("AUTOGLM_DEBUG", "") not in ("", "0"),
-            no_color=bool(env.get("NO_COLOR")),
-        )

@@ -1,0 +1,5 @@
+"""`python -m autoglm.cli` is the `autoglm` command."""
+
+from autoglm.cli import main
+
+main()
