@@ -1,0 +1,122 @@
+"""The placement problem in numbers: indices for nodes and backends, integer picoseconds for prices.
+
+Integers make every comparison exact and every plan the same on every run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from autoglm.plan.cost import Machine, Side, boundary_kinds, boundary_seconds, node_seconds
+from autoglm.plan.graph import Graph
+from autoglm.plan.options import Options
+from autoglm.spec import Capabilities
+
+PICO = 1e12
+UNPLACED = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """One tensor between nodes: what it costs from any backend to any other (`prices[from][to]`)."""
+
+    name: str
+    producer: int
+    consumers: tuple[int, ...]
+    prices: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Nodes in topological order with their allowed labels; a label is an index into `backends`."""
+
+    backends: tuple[str, ...]
+    options: tuple[tuple[int, ...], ...]
+    times: tuple[tuple[int, ...], ...]  # [label][node], picoseconds
+    dispatch: tuple[int, ...]  # [label], picoseconds of one session call
+    crossings: tuple[Crossing, ...]
+    successors: tuple[tuple[int, ...], ...]
+    predecessors: tuple[tuple[int, ...], ...]
+    penalty: tuple[
+        int, ...
+    ]  # [node]: added to the objective where it leaves a primary that takes it
+
+    @property
+    def size(self) -> int:
+        """Number of nodes."""
+        return len(self.options)
+
+    def node_cost(self, node: int, label: int) -> int:
+        """What the objective charges for a node on a label."""
+        return self.times[label][node] + (self.penalty[node] if label else 0)
+
+
+def make_problem(
+    graph: Graph,
+    options: Options,
+    tables: Sequence[Capabilities],
+    machine: Machine,
+    *,
+    prefer_primary: float,
+) -> Problem:
+    """Price every node on every backend, and every tensor between every two."""
+    times = tuple(
+        tuple(
+            max(1, round(PICO * node_seconds(n.work, machine, precision=precision, speed=t.speed)))
+            for n in graph.nodes
+        )
+        for t, precision in zip(tables, options.precisions, strict=True)
+    )
+    index = {n.name: i for i, n in enumerate(graph.nodes)}
+    crossings = _crossings(graph, index, sides(options, tables), machine)
+    successors: list[dict[int, None]] = [{} for _ in graph.nodes]
+    predecessors: list[dict[int, None]] = [{} for _ in graph.nodes]
+    for crossing in crossings:
+        for consumer in crossing.consumers:
+            successors[crossing.producer][consumer] = None
+            predecessors[consumer][crossing.producer] = None
+    return Problem(
+        options.backends,
+        options.labels,
+        times,
+        tuple(round(PICO * machine.dispatch(b)) for b in options.backends),
+        crossings,
+        tuple(map(tuple, successors)),
+        tuple(map(tuple, predecessors)),
+        tuple(
+            round(prefer_primary * times[0][i]) if 0 in allowed else 0
+            for i, allowed in enumerate(options.labels)
+        ),
+    )
+
+
+def sides(options: Options, tables: Sequence[Capabilities]) -> list[Side]:
+    """What each backend brings to a boundary: its precision and the layout it likes best."""
+    return [
+        Side(b, p, t.layouts[0] if t.layouts else "NCHW")
+        for b, p, t in zip(options.backends, options.precisions, tables, strict=True)
+    ]
+
+
+def _crossings(
+    graph: Graph, index: dict[str, int], ends: Sequence[Side], machine: Machine
+) -> tuple[Crossing, ...]:
+    seen: dict[tuple[str, int, int], tuple[tuple[int, ...], ...]] = {}
+    found = []
+    for tensor in graph.tensors:
+        if not tensor.producer or not tensor.consumers:
+            continue
+        key = (tensor.dtype, tensor.rank, tensor.bytes)
+        if key not in seen:
+            seen[key] = tuple(
+                tuple(_price(a, b, tensor.dtype, tensor.rank, tensor.bytes, machine) for b in ends)
+                for a in ends
+            )
+        consumers = tuple(index[c] for c in tensor.consumers)
+        found.append(Crossing(tensor.name, index[tensor.producer], consumers, seen[key]))
+    return tuple(found)
+
+
+def _price(a: Side, b: Side, dtype: str, rank: int, size: int, machine: Machine) -> int:
+    return round(PICO * boundary_seconds(boundary_kinds(a, b, dtype, rank), size, machine))
