@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from autoglm import registry
 from autoglm.config import AdaptConfig, merge
-from autoglm.errors import AccuracyError, AutoGLMError, ConfigError, FileMissingError
+from autoglm.errors import AccuracyError, AutoGLMError, FileMissingError
 from autoglm.spec import (
     Alternative,
     Certificate,
@@ -65,6 +65,7 @@ class Report:
     """
 
     model: str
+    source: str  # where it was read from; "" for an object
     frontend: str
     digest: str
     inputs: tuple[TensorInfo, ...]
@@ -89,6 +90,7 @@ class Report:
         nodes = self.graph.nodes
         return {
             "model": self.model,
+            "source": self.source,
             "frontend": self.frontend,
             "digest": self.digest,
             "fit": self.fit.value,
@@ -328,23 +330,11 @@ def bench(
     from autoglm.runtime.measure import bench_sessions
 
     config = merge(config, **overrides)
-    if against and _is_bundle(source):
-        raise (
-            ConfigError(
-                "A bundle holds compiled artifacts only; {engines} need the model itself.",
-                hint="Give the model file: autoglm bench model.onnx --against …",
-                engines=", ".join(against),
-            )
-            if not _source_of(source)
-            else None
-        )
+    plain = {"precision": "fp32", "accept_accuracy": True}
+    origin = _origin(source) if against else source
     names = [("this", source, config), ("this again (A/A)", source, config)]
-    origin = _source_of(source) or source
-    names += [
-        (engine, origin, config.model_copy(update={"backend": engine, "precision": "fp32"}))
-        for engine in against
-    ]
-    sessions = {}
+    names += [(e, origin, config.model_copy(update={"backend": e, **plain})) for e in against]
+    sessions: dict[str, PlanSession] = {}
     try:
         for name, what, how in names:
             sessions[name] = open(what, how)
@@ -394,6 +384,7 @@ def _report(
     plan = replace(planned.plan, alternatives=(*planned.plan.alternatives, *others))
     return Report(
         model=loaded.name,
+        source=loaded.source,
         frontend=loaded.frontend,
         digest=loaded.digest,
         inputs=loaded.inputs,
@@ -461,8 +452,18 @@ def _is_bundle(source: object) -> bool:
     return isinstance(source, str | Path) and (Path(source) / "bundle.json").is_file()
 
 
-def _source_of(source: object) -> Path | None:
-    return None if _is_bundle(source) else Path(str(source))
+def _origin(source: object) -> object:
+    """The model that a bundle was made from: other engines need it, the artifacts are for one each."""
+    if not _is_bundle(source):
+        return source
+    origin = inspect(str(source)).get("report", {}).get("source", "")
+    if not origin or not Path(origin).exists():
+        raise FileMissingError(
+            "The model that this bundle was made from is not at {path} any more.",
+            hint="Compare the model file instead: autoglm bench model.onnx --against …",
+            path=origin or "(unknown)",
+        )
+    return Path(origin)
 
 
 def _work_folder(out: str | Path) -> Path:

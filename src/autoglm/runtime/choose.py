@@ -14,6 +14,7 @@ from autoglm.errors import AccuracyError, AutoGLMError, UnsupportedOperatorError
 from autoglm.runtime.build import Built, plan_and_build
 from autoglm.runtime.certify import certify
 from autoglm.runtime.golden import Golden
+from autoglm.runtime.mixed import best_pins
 from autoglm.runtime.prepare import Loaded, Planned, installed, plan_for
 from autoglm.runtime.session import PlanSession, open_parts
 from autoglm.runtime.timing import Samples, interleave
@@ -49,6 +50,12 @@ class Candidate:
         engines = "+".join(dict.fromkeys(p.backend for p in self.planned.plan.partitions))
         kept = f" ({len(self.keep_high)} nodes kept in fp32)" if self.keep_high else ""
         return f"{engines} {self.precision}{kept}"
+
+    @property
+    def alone(self) -> str:
+        """The engine, where there is only one; "" otherwise."""
+        engines = {p.backend for p in self.planned.plan.partitions}
+        return engines.pop() if len(engines) == 1 else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +129,9 @@ def choose(
         if measure and len(right) > 1:
             progress("timing the candidates")
             _time(right, samplings.proof[0])
+            right += _mix(
+                loaded, right, pool, config, machine, samplings, work, use_cache, progress
+            )
         winner = min(right, key=lambda c: c.samples.estimate if c.samples else 0.0)
         return winner, refused + [_row(c, c is winner) for c in pool]
     finally:
@@ -281,6 +291,52 @@ def options_of(
         optimize=config.optimize,
         settings=dict(config.settings),
     )
+
+
+def _mix(
+    loaded: Loaded,
+    right: Sequence[Candidate],
+    pool: list[Candidate],
+    config: AdaptConfig,
+    machine: Machine,
+    samplings: Samplings,
+    work: Path,
+    use_cache: bool,
+    progress: Callable[[str], None],
+) -> list[Candidate]:
+    """A plan over the two fastest engines, where their segments promise more than either gives
+    alone.
+    """
+    ranked = sorted(right, key=lambda c: c.samples.estimate if c.samples else 0.0)
+    best = ranked[0]
+    rival = next(
+        (c for c in ranked if c.precision == best.precision and c.alone != best.alone), None
+    )
+    if rival is None or not best.alone or not rival.alone or best.keep_high:
+        return []
+    progress("timing segments on both engines")
+    feed, flops = samplings.proof[0], sum(n.flops for n in best.planned.graph.nodes)
+
+    def answer(tensors: Sequence[str]) -> dict[str, Value]:
+        with Golden(best.planned.model, tensors, flops=flops) as golden:
+            return {**golden.run(feed), **feed}
+
+    options = options_of(config, best.precision, ())
+    engines = (best.alone, rival.alone)
+    pins = best_pins(best.planned, engines, options, answer, work / "segments")
+    if not pins:
+        return []
+    mixed_config = config.model_copy(update={"pins": {**config.pins, **pins}})
+    planned = plan_for(loaded, best.alone, mixed_config, machine, precision=best.precision)
+    if planned.plan.fit is Fit.NO or len(planned.plan.partitions) < 2:
+        return []
+    mixed = Candidate(planned, best.precision)
+    pool.append(mixed)
+    _prove(loaded, [mixed], mixed_config, samplings, work, use_cache, progress)
+    if mixed.rejected:
+        return []
+    _time([best, mixed], feed)
+    return [mixed]
 
 
 def _time(pool: Sequence[Candidate], feed: Feeds) -> None:

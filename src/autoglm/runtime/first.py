@@ -28,7 +28,7 @@ def open_first(loaded: Loaded, config: AdaptConfig, *, use_cache: bool = False) 
     An engine that refuses to compile what its table promised is passed over, and the error says
     so where no other takes the model: UnsupportedOperatorError.
     """
-    from autoglm.runtime.machine import Machine  # defaults: nothing is measured here
+    from autoglm.plan import Machine  # its defaults: nothing is measured here
 
     precision = "fp32" if config.precision == "auto" else config.precision
     engines = [config.backend] if config.backend != "auto" else _engines()

@@ -32,9 +32,6 @@ if TYPE_CHECKING:
     from autoglm.rewrite.legalize import Rewrite
     from autoglm.rewrite.prepare import PassResult
 
-# The order in which engines are tried where nothing was measured: fewest wrong answers first.
-CPU_ENGINES = ("onnxruntime", "openvino", "torch", "numpy")
-
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
@@ -42,6 +39,7 @@ class Loaded:
 
     model: ir.Model
     name: str
+    source: str  # where it was read from; "" for an object
     frontend: str
     digest: str
     passes: tuple[PassResult, ...]
@@ -50,17 +48,16 @@ class Loaded:
     @property
     def inputs(self) -> tuple[TensorInfo, ...]:
         """What the model takes; weights are not inputs."""
-        from autoglm.rewrite.facts import tensor_info
+        from autoglm.rewrite.save import input_infos
 
-        weights = self.model.graph.initializers
-        return tuple(tensor_info(v) for v in self.model.graph.inputs if v.name not in weights)
+        return input_infos(self.model)
 
     @property
     def outputs(self) -> tuple[TensorInfo, ...]:
         """What the model returns."""
-        from autoglm.rewrite.facts import tensor_info
+        from autoglm.rewrite.save import output_infos
 
-        return tuple(tensor_info(v) for v in self.model.graph.outputs)
+        return output_infos(self.model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +88,7 @@ def load(
     return Loaded(
         model=model,
         name=_name(source, model),
+        source=str(Path(source).absolute()) if isinstance(source, str | Path) else "",
         frontend=plug.name,
         digest=model_digest(model),
         passes=tuple(passes),
@@ -151,6 +149,8 @@ class Refusing(Capabilities):
 def tables_for(backend: str, config: AdaptConfig) -> dict[str, Capabilities]:
     """The primary's table, then those of the backends that the policy lets it fall back to."""
     policy = config.fallback_policy
+    from autoglm.plan import CPU_ENGINES
+
     names = [backend]
     if policy == "cpu":
         names += [n for n in CPU_ENGINES if n in installed()]
@@ -166,6 +166,8 @@ def tables_for(backend: str, config: AdaptConfig) -> dict[str, Capabilities]:
 
 def installed() -> list[str]:
     """Backends whose toolkit is here, in the order of trust; never `null`."""
+    from autoglm.plan import CPU_ENGINES
+
     known = registry.backends()
     order = [*CPU_ENGINES, *(n for n in known if n not in CPU_ENGINES)]
     return [n for n in order if n in known and n != "null" and known[n].version()]
