@@ -1,5 +1,6 @@
 """Measured capability packs, and chips as data."""
 
+from autoglm.catalog.describe import describe
 from autoglm.catalog.features import Layout, features, signature
 from autoglm.catalog.packs import Pack, dumps, load_pack, measured, merge, packs, read_pack
 from autoglm.catalog.rules import Condition, Measured, Row
@@ -10,6 +11,7 @@ __all__ = [
     "Measured",
     "Pack",
     "Row",
+    "describe",
     "dumps",
     "features",
     "load_pack",

@@ -117,7 +117,7 @@ def ask(
         session = backend.open(artifact, out, RunOptions(threads=1))
         try:
             for inputs, outputs in case.data:
-                names = [v.name for v in model.graph.inputs]
+                names = [str(v.name) for v in model.graph.inputs]
                 got = session.run(dict(zip(names, inputs, strict=True)))
                 found = tuple(got[str(v.name)] for v in model.graph.outputs)
                 reason = wrong(case, outputs, found)

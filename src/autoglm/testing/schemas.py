@@ -49,7 +49,7 @@ def _typed(schema: onnx.defs.OpSchema) -> tuple[str, ...]:
 def _defaults(schema: onnx.defs.OpSchema) -> dict[str, Any]:
     import onnx
 
-    found = {}
+    found: dict[str, Any] = {}
     for name, attribute in schema.attributes.items():
         if not attribute.default_value.name:
             continue

@@ -35,7 +35,7 @@ def _model(
     imports = [onnx.helper.make_opsetid("", opset)]
     model = onnx.helper.make_model(graph, opset_imports=imports)
     model.ir_version = max(8, onnx.helper.find_min_ir_version_for(imports))
-    return model.SerializeToString(deterministic=True)
+    return bytes(model.SerializeToString(deterministic=True))
 
 
 def _array(values: Any, dtype: str) -> Any:
@@ -99,7 +99,8 @@ def _lstm_lengths() -> Iterator[Case]:
     x = rng.uniform(-1, 1, (4, 2, 3)).astype(np.float32)
     w, r, b = (rng.uniform(-1, 1, s).astype(np.float32) for s in ((1, 20, 3), (1, 20, 5), (1, 40)))
     lengths = np.array([4, 2], np.int32)
-    outputs = _lstm(*(a.astype(np.float64) for a in (x, w[0], r[0], b[0])), lengths)
+    wide = [a.astype(np.float64) for a in (x, w[0], r[0], b[0])]
+    outputs = _lstm(wide[0], wide[1], wide[2], wide[3], lengths)
     wanted = tuple(a.astype(np.float32) for a in outputs)
     names = ["x", "w", "r", "b", "lengths"]
     for since in versions("LSTM"):

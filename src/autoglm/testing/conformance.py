@@ -1,0 +1,234 @@
+"""The conformance suite that a backend inherits with one test class.
+
+    class TestAcme(BackendConformance):
+        backend = "acme"
+
+Every cell climbs four levels: `declared` (the table says yes), `lowered` (the frontend reads the case), `compiled`
+(the real tool), `ran` (the answer is right). A declared cell has to reach `ran`.
+"""
+
+from __future__ import annotations
+
+import random
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from autoglm.errors import AutoGLMError, BackendUnavailableError, ConfigError
+from autoglm.spec import Backend, Capabilities, NodeFacts, Support, Verdict, yes
+from autoglm.testing.cases import Case
+from autoglm.testing.measure import ask, find, first_line, load, nodes_of
+
+if TYPE_CHECKING:
+    import pytest
+
+KINDS = ("notimpl", "notyet", "never")
+_SAMPLE = 60
+
+
+class Level(StrEnum):
+    """How far a cell got."""
+
+    REFUSED = "refused"
+    DECLARED = "declared"
+    LOWERED = "lowered"
+    COMPILED = "compiled"
+    RAN = "ran"
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """The highest level of one cell, and what stopped it there."""
+
+    level: Level
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """A cell that is known not to reach `ran`: `notimpl`, `notyet` or `never`, and why."""
+
+    kind: str
+    reason: str
+
+
+def reach(backend: Backend, case: Case) -> Reached:
+    """Climb the levels. BackendUnavailableError passes through: a missing tool is not a failing cell."""
+    try:
+        model = load(case)
+        nodes = nodes_of(model)
+    except AutoGLMError as error:
+        return Reached(Level.DECLARED, first_line(error))
+    verdict = supports(backend.capabilities(), nodes)
+    if not verdict.ok:
+        return Reached(Level.REFUSED, f"{verdict.verdict}: {verdict.reason}")
+    try:
+        wrong = ask(backend, model, case)
+    except BackendUnavailableError:
+        raise
+    except Exception as error:  # noqa: BLE001 - an engine may raise anything; that is the finding
+        return Reached(Level.LOWERED, first_line(error))
+    return Reached(Level.COMPILED, f"answers wrongly: {wrong}") if wrong else Reached(Level.RAN)
+
+
+def supports(table: Capabilities, nodes: Iterable[NodeFacts]) -> Support:
+    """The first verdict that is not a yes; yes when every node is taken."""
+    verdicts = (table.support(node) for node in nodes)
+    return next((v for v in verdicts if not v.ok), yes())
+
+
+def read_expected(path: Path) -> dict[str, Expected]:
+    """`expect/<backend>.toml`: three tables, cell -> reason."""
+    if not path.exists():
+        return {}
+    found: dict[str, Expected] = {}
+    for kind, cells in tomllib.loads(path.read_text("utf-8")).items():
+        if kind not in KINDS:
+            raise ConfigError(
+                "{path} has a table {kind!r}; expected one of {kinds}.",
+                path=path,
+                kind=kind,
+                kinds=", ".join(KINDS),
+            )
+        found |= {cell: Expected(kind, reason) for cell, reason in cells.items()}
+    return found
+
+
+@cache
+def core_cases() -> tuple[Case, ...]:
+    """Per operator its plainest use in float32 and float16 (or its first dtype), and the patterns.
+
+    The oldest version that a model can name is taken: it is what exporters write.
+    """
+    from autoglm.testing.generate import build, schema_dtypes, versions
+    from autoglm.testing.operators import SPECS
+    from autoglm.testing.patterns import patterns
+
+    found: list[Case | None] = []
+    for spec in SPECS:
+        known = [v for v in versions(spec.op) if v >= spec.since]
+        if spec.tag or not known:
+            continue
+        allowed = [d for d in spec.dtypes if d in schema_dtypes(spec.op, known[0])]
+        usual = [d for d in ("float32", "float16") if d in allowed]
+        found += [build(spec, known[0], d) for d in usual or allowed[:1]]
+    return (*(case for case in found if case is not None), *patterns())
+
+
+def full_cases() -> tuple[Case, ...]:
+    """Everything a pack is measured with, and the patterns."""
+    from autoglm.testing.cases import all_cases
+    from autoglm.testing.patterns import patterns
+
+    return (*all_cases(), *patterns())
+
+
+def sample(cases: Iterable[Case], seed: int, size: int = _SAMPLE) -> tuple[Case, ...]:
+    """A seeded sample, in its own order."""
+    known = list(cases)
+    return tuple(random.Random(seed).sample(known, min(size, len(known))))
+
+
+def dishonest(backend: Backend, case: Case) -> str:
+    """Where the table and the toolkit disagree about a case; "" where they agree, or the table says unknown."""
+    found = find(backend, case)
+    if found.outcome == "skipped":
+        return ""
+    verdict = supports(backend.capabilities(), found.nodes)
+    if verdict.verdict is Verdict.UNKNOWN or verdict.ok == (found.outcome == "yes"):
+        return ""
+    return (
+        f"the table says {verdict.verdict} {verdict.reason}; it is {found.outcome} {found.reason}"
+    )
+
+
+class BackendConformance:
+    """Inherit, name the backend, and pytest runs the matrix.
+
+    `expect` names the cells that do not reach `ran`. Without it a cell that the table refuses is skipped, with the
+    table's reason; with it every such cell has to be named, and one that works after all fails the suite.
+    """
+
+    backend: ClassVar[str] = ""
+    expect: ClassVar[Mapping[str, Expected] | None] = None
+
+    @classmethod
+    def cells(cls) -> tuple[Case, ...]:
+        """The cases of this matrix."""
+        return core_cases()
+
+    @classmethod
+    def plug(cls) -> Backend:
+        """The backend under test."""
+        from autoglm import registry
+
+        return registry.backend(cls.backend)
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """One test per cell."""
+        if "cell" in metafunc.fixturenames:
+            cells = self.cells()
+            metafunc.parametrize("cell", cells, ids=[case.name for case in cells])
+
+    def test_cell(self, cell: Case) -> None:
+        """A declared cell runs and answers rightly; a cell expected to fail still fails."""
+        import pytest
+
+        check(
+            self.plug(), cell, self.expect, skip=pytest.skip, fail=pytest.fail, xfail=pytest.xfail
+        )
+
+    def test_the_table_says_what_happens(self) -> None:
+        """On a seeded sample, what the table says of a case is what compiling and running it shows."""
+        wrong = [
+            f"{c.name}: {t}" for c in sample(self.cells(), 1) if (t := dishonest(self.plug(), c))
+        ]
+
+        assert not wrong, "\n".join(wrong)
+
+
+def check(
+    backend: Backend,
+    case: Case,
+    expect: Mapping[str, Expected] | None,
+    *,
+    skip: Any,
+    fail: Any,
+    xfail: Any,
+) -> None:
+    """Judge one cell against what is expected of it."""
+    if not backend.version():
+        skip(f"not run: the toolkit of {backend.name} is not installed")
+    try:
+        reached = reach(backend, case)
+    except BackendUnavailableError as error:
+        skip(f"not run: {first_line(error)}")
+    expected = (expect or {}).get(case.name)
+    if reached.level is Level.RAN:
+        if expected is not None:
+            fail(f"{case.name} is marked {expected.kind} ({expected.reason}), but it runs")
+        return
+    if expected is not None:
+        xfail(f"{expected.kind}: {expected.reason}")
+    if expect is None and reached.level is Level.REFUSED:
+        skip(reached.reason)
+    fail(f"{case.name} got to {reached.level!s}: {reached.reason}")
+
+
+def expected_of(backend: Backend, cases: Iterable[Case]) -> Iterator[str]:
+    """Lines for `expect/<backend>.toml`: every cell that does not run now, to be sorted by hand."""
+    yield "[notimpl]"
+    for case in cases:
+        reached = reach(backend, case)
+        if reached.level is not Level.RAN:
+            yield f"{_quoted(case.name)} = {_quoted(reached.reason)}"
+
+
+def _quoted(text: str) -> str:
+    import json
+
+    return json.dumps(text, ensure_ascii=False)
