@@ -11,7 +11,9 @@ from autoglm.rewrite.facts import value_facts
 from autoglm.spec import TensorInfo
 
 PAGE = 4096
-INLINE_BYTES = 1024  # smaller tensors stay in the graph file: an aligned page each would only waste space
+INLINE_BYTES = (
+    1024  # smaller tensors stay in the graph file: an aligned page each would only waste space
+)
 
 
 def save_onnx(model: ir.Model, path: Path, *, alignment: int = PAGE) -> Path:

@@ -1,0 +1,162 @@
+"""One rewrite rule = one small class; this applies many of them in one sweep that stays linear.
+
+A rule is onnxscript's `pattern / check / rewrite`. What is added here: rules are looked up by the
+operator they end in, so a graph is walked once however many rules there are; new nodes get a readable
+name and the sources of what they replace; values the rule creates get unique names.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from typing import Any, ClassVar
+
+import onnx_ir as ir
+from onnxscript.rewriter import MatchResult, RewriteRule, RewriteRuleClassBase
+
+from autoglm.rewrite.facts import SOURCE, node_name, sources
+
+RULE = "autoglm.rule"
+
+
+class Rule(RewriteRuleClassBase):  # type: ignore[misc]
+    """A rewrite; subclasses say which operator their pattern ends in."""
+
+    title: ClassVar[str] = ""  # the switch's name
+    ends: ClassVar[tuple[str, ...]] = ()  # the operator the pattern ends in; one pattern for each
+    variants: ClassVar[tuple[str, ...]] = ("",)  # spellings of the rest; one pattern for each
+    opset: ClassVar[int] = 1  # the replacement exists from here on
+    commutes: ClassVar[bool] = False
+
+    def __init__(self, end: str, variant: str = "") -> None:
+        super().__init__(self.title)
+        self.end, self.variant = end, variant
+
+    def check(self, context: Any, **_: Any) -> MatchResult:
+        """Whether a structural match may be rewritten; a refusal says why."""
+        return MatchResult()
+
+
+def refuse(reason: str) -> MatchResult:
+    """A refusal that onnxscript's tracer can show."""
+    return MatchResult().fail(reason)
+
+
+class Names:
+    """The names a model uses, so that new ones differ; holds state while rules run."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self._taken: set[str] = set()
+        for graph in model.graphs():
+            self._taken.update(v.name or "" for v in graph.inputs)
+            self._taken.update(graph.initializers)
+            for node in graph:
+                self._taken.add(node.name or "")
+                self._taken.update(v.name or "" for v in node.outputs)
+
+    def new(self, wanted: str) -> str:
+        """`wanted`, or `wanted~2` and so on."""
+        name, count = wanted, 1
+        while name in self._taken:
+            count += 1
+            name = f"{wanted}~{count}"
+        self._taken.add(name)
+        return name
+
+
+@cache
+def _compiled(kind: type[Rule], end: str) -> tuple[RewriteRule, ...]:
+    compiled: list[RewriteRule] = []
+    for variant in kind.variants:
+        one = kind(end, variant)
+        rule = RewriteRule(one.pattern, one.rewrite, one.check, name=kind.title)
+        compiled += rule.commute() if kind.commutes else [rule]
+    return tuple(compiled)
+
+
+def apply_rules(
+    model: ir.Model, kinds: Sequence[type[Rule]], names: Names | None = None
+) -> Counter[str]:
+    """Apply the rules in place until none matches; how often each was applied."""
+    opset = model.opset_imports.get("", 1)
+    index: dict[str, list[RewriteRule]] = {}
+    for kind in kinds:
+        if kind.opset <= opset:
+            for end in kind.ends:
+                index.setdefault(end, []).extend(_compiled(kind, end))
+    names = names or Names(model)
+    counts: Counter[str] = Counter()
+    for graph in list(model.graphs()):
+        _sweep(model, graph, index, names, counts)
+    return counts
+
+
+def _sweep(
+    model: ir.Model,
+    graph: ir.Graph,
+    index: dict[str, list[RewriteRule]],
+    names: Names,
+    counts: Counter[str],
+) -> None:
+    pending = deque(graph)
+    budget = 8 * len(pending) + 64  # rules shrink or push one way; this only stops a faulty set
+    while pending and budget:
+        node = pending.popleft()
+        if node.graph is not graph or node.domain:
+            continue
+        for rule in index.get(node.op_type, ()):
+            delta = rule.try_rewrite(model, graph, node)
+            if delta is None:
+                continue
+            budget -= 1
+            counts[str(rule.name)] += 1
+            replace(graph, node, delta.match.nodes, delta, names, str(rule.name))
+            pending.extendleft(reversed(delta.new_nodes))
+            pending.extend(n for v in delta.new_outputs for n in v.consumers())
+            break
+
+
+def replace(
+    graph: ir.Graph, root: ir.Node, old: Iterable[ir.Node], delta: Any, names: Names, rule: str
+) -> None:
+    """Put a replacement in the place of `root` and the other matched nodes."""
+    old = list(old)
+    stamp(old, delta.new_nodes, names, rule)
+    base = delta.new_nodes[0].name if delta.new_nodes else node_name(root)
+    for value in delta.new_initializers:
+        value.name = names.new(f"{base}/{value.name or 'constant'}")
+        if value.const_value is not None:
+            value.const_value.name = value.name
+        graph.register_initializer(value)
+    kept = {id(v) for v in delta.new_outputs}
+    for node in delta.new_nodes:
+        for position, value in enumerate(node.outputs):
+            if id(value) not in kept:
+                value.name = names.new(f"{node.name}:{position}")
+    ir.convenience.replace_nodes_and_values(
+        graph, root, old, delta.new_nodes, delta.match.outputs, delta.new_outputs
+    )
+
+
+def stamp(old: Iterable[ir.Node], new: Sequence[ir.Node], names: Names, rule: str) -> None:
+    """Give new nodes the sources of the old ones, and a name a reader can trace."""
+    old = list(reversed(list(old)))  # a match is collected from its end
+    union = list(dict.fromkeys(s for node in old for s in sources(node)))
+    by_kind = {node.op_type: node_name(node) for node in old}
+    used: set[str] = set()
+    for node in new:
+        same = by_kind.get(node.op_type, "")
+        if same and same not in used:
+            used.add(same)
+            node.name = same
+        else:
+            node.name = names.new(f"{union[0]}~{node.op_type}")
+        node.metadata_props[SOURCE] = ",".join(union)
+        rules = dict.fromkeys(r for n in old for r in rules_of(n))
+        node.metadata_props[RULE] = ",".join([*rules, *([] if rule in rules else [rule])])
+
+
+def rules_of(node: ir.Node) -> Iterator[str]:
+    """Names of the rules that made this node, in order."""
+    yield from filter(None, node.metadata_props.get(RULE, "").split(","))
