@@ -1,6 +1,7 @@
 """What a capability rule may look at: a node's dtypes, and its features as flat, comparable values.
 
-The same two functions describe a measured case and a node of a user's model, so a rule derived from the one holds
+The same two functions describe a measured case and a node of a user's model, so a rule derived
+from the one holds
 for the other. Only names and numbers: no IR, no arrays.
 """
 
@@ -24,7 +25,9 @@ FREE_TEXT = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How to read one operator version: which positions type it, the names of its inputs, attribute defaults."""
+    """How to read one operator version: which positions type it, the names of its inputs,
+    attribute defaults.
+    """
 
     typed: tuple[str, ...]  # "i0", "i1", "o0": the positions whose dtypes make the signature
     inputs: tuple[str, ...]  # formal names
@@ -38,7 +41,9 @@ class Layout:
 
 
 def signature(node: NodeFacts, layout: Layout) -> tuple[str, ...]:
-    """The dtypes that type this node, in the order of `layout.typed`; `?` where one is not known."""
+    """The dtypes that type this node, in the order of `layout.typed`; `?` where one is not
+    known.
+    """
     return tuple(_dtype(_at(node, position)) for position in layout.typed)
 
 
@@ -56,7 +61,9 @@ def _dtype(value: ValueFacts | None) -> str:
 
 
 def features(node: NodeFacts, layout: Layout) -> dict[str, Feature]:
-    """Everything else a limit can be about: attributes, optional inputs, ranks, constants, empty tensors."""
+    """Everything else a limit can be about: attributes, optional inputs, ranks, constants, empty
+    tensors.
+    """
     found: dict[str, Feature] = {}
     for name, value in {**layout.defaults, **node.attributes}.items():
         found.update(_attribute(name, value))
@@ -84,7 +91,9 @@ def _attribute(name: str, value: Any) -> dict[str, Feature]:
 
 
 def _pattern(values: Sequence[Any]) -> str:
-    """The shape of a list, not its numbers: kernel sizes and pads generalise, their kind does not."""
+    """The shape of a list, not its numbers: kernel sizes and pads generalise, their kind does
+    not.
+    """
     if any(isinstance(v, str) for v in values):
         return ",".join(dict.fromkeys(str(v) for v in values))
     if any(v < 0 for v in values):

@@ -1,4 +1,6 @@
-"""Measured packs on disk: one JSON file per backend and version, one line per row, and the table it becomes."""
+"""Measured packs on disk: one JSON file per backend and version, one line per row, and the table
+it becomes.
+"""
 
 from __future__ import annotations
 
@@ -136,7 +138,8 @@ def packs(backend: str) -> dict[str, Path]:
 def load_pack(backend: str, toolkit_version: str = "") -> Capabilities:
     """The table measured for that version; else for the nearest lower one, then marked as inferred.
 
-    Without any pack the table is empty and everything is unknown. `toolkit_version` "" takes the newest pack.
+    Without any pack the table is empty and everything is unknown. `toolkit_version`
+    "" takes the newest pack.
     """
     known = packs(backend)
     if not known:
@@ -176,7 +179,9 @@ def _table(path: Path, evidence: Evidence) -> tuple[OpTable, str]:
 
 
 class _Lazy:
-    """An operator's rules, derived when the first node of it is asked about; most operators never are."""
+    """An operator's rules, derived when the first node of it is asked about; most operators never
+    are.
+    """
 
     def __init__(
         self, op: str, keys: list[str], raw: Mapping[str, Any], evidence: Evidence
@@ -202,10 +207,14 @@ class _Lazy:
 
 
 def measured(rule: OpRule) -> Measured | None:
-    """The measured rules behind a table row, for listings; None where a table was written by hand."""
+    """The measured rules behind a table row, for listings; None where a table was written by
+    hand.
+    """
     return rule.when.measured if isinstance(rule.when, _Lazy) else None
 
 
 def merge(pack: Capabilities, table: OpTable) -> Capabilities:
-    """`pack` with the rows of `table` over it: what a vendor's document says beats what was never measured."""
+    """`pack` with the rows of `table` over it: what a vendor's document says beats what was never
+    measured.
+    """
     return replace(pack, table={**pack.table, **table})

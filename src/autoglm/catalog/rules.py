@@ -2,17 +2,21 @@
 
 How a verdict generalises beyond what was measured:
 
-- dtypes never do, except that positions typed apart (Gather's data and indices) combine when each was seen to work;
+- dtypes never do, except that positions typed apart (Gather's data and indices) combine when each
+  was seen to work;
 - numbers, ranks, list lengths and shapes do: a node that meets no failing condition is a yes;
 - a string attribute never does: `mode="foo"` that was never measured is unknown;
-- an operator version between two measured ones inherits what both say; any other version is unknown.
+- an operator version between two measured ones inherits what both say; any other version is
+  unknown;
+- a dtype that was measured only in a neighbouring version counts, where this version takes
+  anything.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 from autoglm.catalog.features import (
@@ -27,7 +31,8 @@ from autoglm.catalog.features import (
 from autoglm.spec import Constraint, Evidence, NodeFacts, Support, Verdict, no, unknown, yes
 
 DTYPE = "dtype"
-# The order in which equally good conditions are believed: a limit is rather about a mode than about an axis.
+# The order in which equally good conditions are believed: a limit is rather about a mode than
+# about an axis.
 _ORDER = (
     "attr.str",
     DTYPE,
@@ -146,7 +151,8 @@ class _Case:
 def derive(rows: Sequence[Row], layout: Layout) -> tuple[Condition, ...]:
     """Conditions that together cover every failing row and no passing row.
 
-    A failing row whose features a passing row shares exactly (the limit is in the values) is refused whole: an
+    A failing row whose features a passing row shares exactly (the limit is in the values) is
+    refused whole: an
     engine that is sometimes wrong on a kind of node is not trusted with that kind.
     """
     cases = [_Case(row, whole(row.dtypes, row.features, layout)) for row in rows]
@@ -271,7 +277,8 @@ class Version:
         for key, seen in self.strings.items():
             value = found.get(key)
             if isinstance(value, str) and value not in seen and key[5:] not in FREE_TEXT:
-                text = f"{self.op} {key[5:]}={value} was never measured; measured: {', '.join(sorted(seen))}"
+                measured = ", ".join(sorted(seen))
+                text = f"{self.op} {key[5:]}={value} was never measured; measured: {measured}"
                 return unknown(text, Constraint.ATTRIBUTE)
         return None
 
@@ -305,7 +312,9 @@ class Measured:
         """Yes, no or unknown."""
         exact = self.versions.get(node.since)
         if exact is not None:
-            return exact.verdict(node)
+            verdict = exact.verdict(node)
+            blank = verdict.verdict is Verdict.UNKNOWN and verdict.constraint is Constraint.DTYPE
+            return self._neighbour(node, verdict) if blank and exact.known else verdict
         below = max((v for v in self.versions if v < node.since), default=None)
         above = min((v for v in self.versions if v > node.since), default=None)
         measured = ", ".join(str(v) for v in sorted(self.versions))
@@ -318,3 +327,11 @@ class Measured:
         if worst is None:
             return yes(Evidence.INFERRED)
         return Support(worst.verdict, worst.constraint, worst.reason, Evidence.INFERRED)
+
+    def _neighbour(self, node: NodeFacts, blank: Support) -> Support:
+        nearest = sorted(self.versions, key=lambda v: (v > node.since, abs(v - node.since)))
+        for since in nearest:
+            version = self.versions[since]
+            if signature(node, version.layout) in {row.dtypes for row in version.rows}:
+                return replace(version.verdict(node), evidence=Evidence.INFERRED)
+        return blank

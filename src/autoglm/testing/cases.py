@@ -1,4 +1,6 @@
-"""Operator cases as data: a model, its inputs, the right outputs, and how near an answer must be."""
+"""Operator cases as data: a model, its inputs, the right outputs, and how near an answer must
+be.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +82,9 @@ def _value(value: Any) -> Value:
 
 
 def with_constants(case: Case) -> Case | None:
-    """The same case with every input but the first a constant, as weights and shapes are in real models."""
+    """The same case with every input but the first a constant, as weights and shapes are in real
+    models.
+    """
     import onnx
 
     model = case.proto()
@@ -99,7 +103,9 @@ def with_constants(case: Case) -> Case | None:
 
 
 def all_cases() -> list[Case]:
-    """What a pack is measured with, in a fixed order: suite, suite with constants, generated, special."""
+    """What a pack is measured with, in a fixed order: suite, suite with constants, generated,
+    special.
+    """
     from autoglm.testing.generate import generated
     from autoglm.testing.special import special
 

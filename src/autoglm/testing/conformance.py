@@ -3,7 +3,8 @@
     class TestAcme(BackendConformance):
         backend = "acme"
 
-Every cell climbs four levels: `declared` (the table says yes), `lowered` (the frontend reads the case), `compiled`
+Every cell climbs four levels: `declared` (the table says yes), `lowered` (the frontend reads the
+case), `compiled`
 (the real tool), `ran` (the answer is right). A declared cell has to reach `ran`.
 """
 
@@ -57,7 +58,9 @@ class Expected:
 
 
 def reach(backend: Backend, case: Case) -> Reached:
-    """Climb the levels. BackendUnavailableError passes through: a missing tool is not a failing cell."""
+    """Climb the levels. BackendUnavailableError passes through: a missing tool is not a failing
+    cell.
+    """
     try:
         model = load(case)
         nodes = nodes_of(model)
@@ -70,7 +73,7 @@ def reach(backend: Backend, case: Case) -> Reached:
         wrong = ask(backend, model, case)
     except BackendUnavailableError:
         raise
-    except Exception as error:  # noqa: BLE001 - an engine may raise anything; that is the finding
+    except Exception as error:
         return Reached(Level.LOWERED, first_line(error))
     return Reached(Level.COMPILED, f"answers wrongly: {wrong}") if wrong else Reached(Level.RAN)
 
@@ -134,7 +137,9 @@ def sample(cases: Iterable[Case], seed: int, size: int = _SAMPLE) -> tuple[Case,
 
 
 def dishonest(backend: Backend, case: Case) -> str:
-    """Where the table and the toolkit disagree about a case; "" where they agree, or the table says unknown."""
+    """Where the table and the toolkit disagree about a case; "" where they agree, or the table
+    says unknown.
+    """
     found = find(backend, case)
     if found.outcome == "skipped":
         return ""
@@ -149,8 +154,10 @@ def dishonest(backend: Backend, case: Case) -> str:
 class BackendConformance:
     """Inherit, name the backend, and pytest runs the matrix.
 
-    `expect` names the cells that do not reach `ran`. Without it a cell that the table refuses is skipped, with the
-    table's reason; with it every such cell has to be named, and one that works after all fails the suite.
+    `expect` names the cells that do not reach `ran`. Without it a cell that the table refuses is
+    skipped, with the
+    table's reason; with it every such cell has to be named, and one that works after all fails the
+    suite.
     """
 
     backend: ClassVar[str] = ""
@@ -183,7 +190,9 @@ class BackendConformance:
         )
 
     def test_the_table_says_what_happens(self) -> None:
-        """On a seeded sample, what the table says of a case is what compiling and running it shows."""
+        """On a seeded sample, what the table says of a case is what compiling and running it
+        shows.
+        """
         wrong = [
             f"{c.name}: {t}" for c in sample(self.cells(), 1) if (t := dishonest(self.plug(), c))
         ]

@@ -1,6 +1,7 @@
 """Generated operator cases: every common operator, over the dtypes and versions its schema allows.
 
-The suite of onnx measures mostly float32; a table of what an engine takes needs the other dtypes too. Answers
+The suite of onnx measures mostly float32; a table of what an engine takes needs the other dtypes
+too. Answers
 come from `oracle`, in float64 where the schema allows it.
 """
 
@@ -20,13 +21,16 @@ if TYPE_CHECKING:
 FLOATS = ("float32", "float16", "bfloat16", "float64")
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 DTYPES = (*FLOATS, *INTEGERS, "bool")
-# Models older than this are raised to it by the frontend, so no backend ever sees an older operator.
+# Models older than this are raised to it by the frontend, so no backend ever sees an older
+# operator.
 OLDEST = 18
 
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """An input that is part of the model; `fixed`: its dtype is the schema's, not the one under test."""
+    """An input that is part of the model; `fixed`: its dtype is the schema's, not the one under
+    test.
+    """
 
     array: np.ndarray[Any, Any]
     fixed: bool = False
@@ -129,7 +133,9 @@ def versions(op: str) -> tuple[int, ...]:
 
 
 def _dtypes(spec: Spec, since: int) -> tuple[str, ...]:
-    """Every dtype at the oldest and the newest version; between them, and for variants, the usual floats."""
+    """Every dtype at the oldest and the newest version; between them, and for variants, the usual
+    floats.
+    """
     known = versions(spec.op)
     allowed = tuple(d for d in spec.dtypes if d in schema_dtypes(spec.op, since))
     if spec.tag:
@@ -144,11 +150,10 @@ def schema_dtypes(op: str, since: int) -> frozenset[str]:
     from autoglm.testing.schemas import layout_of
 
     typed = layout_of(op, since).typed
-    if not typed:
-        return frozenset(DTYPES)
+    position = typed[0] if typed else "i0"  # one dtype only: the schema names it
     schema = onnx.defs.get_schema(op, since, "")
-    side = schema.inputs if typed[0][0] == "i" else schema.outputs
-    names = {str(t) for t in side[int(typed[0][1:])].types}
+    side = schema.inputs if position[0] == "i" else schema.outputs
+    names = {str(t) for t in side[int(position[1:])].types}
     short = {"float": "float32", "double": "float64"}
     plain = {n.removeprefix("tensor(").removesuffix(")") for n in names if n.startswith("tensor(")}
     return frozenset(short.get(n, n) for n in plain)

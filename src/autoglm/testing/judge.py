@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[np.float64]
 
-# Largest difference, relative to the largest value of the answer. Integers, booleans and strings: exact.
+# Largest difference, relative to the largest value of the answer. Integers, booleans and strings:
+# exact.
 TOLERANCE = {
     "float64": 1e-6,
     "float32": 1e-4,

@@ -1,4 +1,6 @@
-"""Measure what a backend really takes: every case through compile, open and run, in a killable process."""
+"""Measure what a backend really takes: every case through compile, open and run, in a killable
+process.
+"""
 
 from __future__ import annotations
 
@@ -96,11 +98,11 @@ def find(backend: Backend, case: Case) -> Finding:
     try:
         model = load(case)
         nodes = nodes_of(model)
-    except Exception as error:  # noqa: BLE001 - a case that our own frontend refuses measures no backend
+    except Exception as error:  # a case that our own frontend refuses measures no backend
         return Finding(case.name, "skipped", first_line(error))
     try:
         reason = ask(backend, model, case)
-    except Exception as error:  # noqa: BLE001 - an engine may raise anything; that is the finding
+    except Exception as error:  # an engine may raise anything; that is the finding
         return Finding(case.name, "refused", first_line(error), nodes)
     return Finding(case.name, "wrong" if reason else "yes", reason, nodes)
 
@@ -164,7 +166,8 @@ def first_line(error: BaseException) -> str:
 def rows_of(findings: Iterable[Finding]) -> dict[str, dict[int, OpVersion]]:
     """Rows by operator and version.
 
-    A case of one node speaks for that node. A case of several that answers rightly speaks for each; one that
+    A case of one node speaks for that node. A case of several that answers rightly speaks for
+    each; one that
     fails speaks for a node only where every other node is known to work.
     """
     asked = [f for f in findings if f.nodes and f.outcome != "skipped"]
@@ -193,7 +196,9 @@ def _kind(node: NodeFacts) -> tuple[str, int, tuple[str, ...]]:
 
 
 def _together(nodes: Sequence[NodeFacts]) -> NodeFacts:
-    """Nodes that work apart and fail together, as one row of their own: `DequantizeLinear+MatMul`."""
+    """Nodes that work apart and fail together, as one row of their own:
+    `DequantizeLinear+MatMul`.
+    """
     name = "+".join(dict.fromkeys(n.op for n in nodes))
     return replace(nodes[0], op=name, since=1, attributes={}, body=())
 

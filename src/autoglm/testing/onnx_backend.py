@@ -1,4 +1,6 @@
-"""`AutoBackend`: the product under onnx's own backend tests, as `backend="auto"`, without the reference."""
+"""`AutoBackend`: the product under onnx's own backend tests, as `backend="auto"`, without the
+reference.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def plain(value: Any) -> Any:
 
 
 class AutoBackend(Backend):  # type: ignore[misc]
-    """Every model on the first engines, in order of trust, whose measured tables take every node."""
+    """Every model on the first engines, in order of trust, whose measured tables take every
+    node.
+    """
 
     # Engines -> how many models they carried, since the process began.
     tally: ClassVar[Counter[tuple[str, ...]]] = Counter()

@@ -1,4 +1,6 @@
-"""The table of generated cases: per operator, how it is used. The first row of an operator runs with every dtype."""
+"""The table of generated cases: per operator, how it is used. The first row of an operator runs
+with every dtype.
+"""
 
 from __future__ import annotations
 
@@ -42,14 +44,82 @@ def _inside(m: Maker) -> Inputs:
     return [m.u(2, 3)]
 
 
-_PLAIN = (
-    "Abs Neg Sign Exp Sin Cos Tan Sinh Cosh Tanh Asinh Atan Erf Sigmoid Relu LeakyRelu Elu Selu Celu Softplus Softsign "
-    "HardSigmoid HardSwish Mish Gelu ThresholdedRelu Ceil Floor Round IsNaN IsInf Not BitwiseNot Identity Swish Shape "
-    "Size NonZero Dropout Softmax LogSoftmax Hardmax Transpose Flatten"
-).split()
-_UNIQUE_ORDER = "ArgMax ArgMin".split()
-_BINARY = "Add Sub Mul Equal Greater Less GreaterOrEqual LessOrEqual And Or Xor BitwiseAnd BitwiseOr BitwiseXor PRelu".split()
-_REDUCE = "ReduceSum ReduceMean ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceSumSquare ReduceLogSum ReduceLogSumExp".split()
+_PLAIN = [
+    "Abs",
+    "Neg",
+    "Sign",
+    "Exp",
+    "Sin",
+    "Cos",
+    "Tan",
+    "Sinh",
+    "Cosh",
+    "Tanh",
+    "Asinh",
+    "Atan",
+    "Erf",
+    "Sigmoid",
+    "Relu",
+    "LeakyRelu",
+    "Elu",
+    "Selu",
+    "Celu",
+    "Softplus",
+    "Softsign",
+    "HardSigmoid",
+    "HardSwish",
+    "Mish",
+    "Gelu",
+    "ThresholdedRelu",
+    "Ceil",
+    "Floor",
+    "Round",
+    "IsNaN",
+    "IsInf",
+    "Not",
+    "BitwiseNot",
+    "Identity",
+    "Swish",
+    "Shape",
+    "Size",
+    "NonZero",
+    "Dropout",
+    "Softmax",
+    "LogSoftmax",
+    "Hardmax",
+    "Transpose",
+    "Flatten",
+]
+_UNIQUE_ORDER = ["ArgMax", "ArgMin"]
+_BINARY = [
+    "Add",
+    "Sub",
+    "Mul",
+    "Equal",
+    "Greater",
+    "Less",
+    "GreaterOrEqual",
+    "LessOrEqual",
+    "And",
+    "Or",
+    "Xor",
+    "BitwiseAnd",
+    "BitwiseOr",
+    "BitwiseXor",
+    "PRelu",
+]
+_REDUCE = [
+    "ReduceSum",
+    "ReduceMean",
+    "ReduceMax",
+    "ReduceMin",
+    "ReduceProd",
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceSumSquare",
+    "ReduceLogSum",
+    "ReduceLogSumExp",
+]
 
 
 def _unary() -> Iterator[Spec]:
@@ -116,7 +186,10 @@ def _products() -> Iterator[Spec]:
         ("vector", lambda m: [m.n(4), m.n(4, 5)], {}),
         ("heads", lambda m: [m.n(1, 2, 3, 4), m.n(1, 2, 4, 3)], {}),
     )
-    full: Make = lambda m: [m.n(3, 4), m.n(4, 5), m.n(5)]  # noqa: E731
+
+    def full(m: Maker) -> Inputs:
+        return [m.n(3, 4), m.n(4, 5), m.n(5)]
+
     yield from _rows(
         "Gemm",
         full,
@@ -134,8 +207,12 @@ def _products() -> Iterator[Spec]:
 
 
 def _convolutions() -> Iterator[Spec]:
-    w: Make = lambda m: [m.n(1, 2, 6, 6), m.n(3, 2, 3, 3)]  # noqa: E731
-    weight: Make = lambda m: [m.n(1, 2, 6, 6), Constant(m.n(3, 2, 3, 3)), Constant(m.n(3))]  # noqa: E731
+    def w(m: Maker) -> Inputs:
+        return [m.n(1, 2, 6, 6), m.n(3, 2, 3, 3)]
+
+    def weight(m: Maker) -> Inputs:
+        return [m.n(1, 2, 6, 6), Constant(m.n(3, 2, 3, 3)), Constant(m.n(3))]
+
     yield from _rows(
         "Conv",
         w,
@@ -151,7 +228,10 @@ def _convolutions() -> Iterator[Spec]:
         ("1d", lambda m: [m.n(1, 2, 7), Constant(m.n(3, 2, 3))], {}),
         ("3d", lambda m: [m.n(1, 2, 5, 5, 5), Constant(m.n(3, 2, 3, 3, 3))], {}),
     )
-    t: Make = lambda m: [m.n(1, 2, 4, 4), Constant(m.n(2, 3, 3, 3))]  # noqa: E731
+
+    def t(m: Maker) -> Inputs:
+        return [m.n(1, 2, 4, 4), Constant(m.n(2, 3, 3, 3))]
+
     yield from _rows(
         "ConvTranspose",
         t,
@@ -188,11 +268,15 @@ def _pools() -> Iterator[Spec]:
 
 
 def _norms() -> Iterator[Spec]:
-    channels: Make = lambda m: [m.n(2, 3, 4, 4), m.p(3), m.n(3), m.n(3), m.p(3)]  # noqa: E731
-    weights: Make = lambda m: [
-        m.n(2, 3, 4, 4),
-        *(Constant(a) for a in (m.p(3), m.n(3), m.n(3), m.p(3))),
-    ]  # noqa: E731
+    def channels(m: Maker) -> Inputs:
+        return [m.n(2, 3, 4, 4), m.p(3), m.n(3), m.n(3), m.p(3)]
+
+    def weights(m: Maker) -> Inputs:
+        return [
+            m.n(2, 3, 4, 4),
+            *(Constant(a) for a in (m.p(3), m.n(3), m.n(3), m.p(3))),
+        ]
+
     yield from _rows("BatchNormalization", channels, ("weights", weights, {}))
     yield from _rows(
         "InstanceNormalization",
@@ -355,8 +439,13 @@ def _indexing() -> Iterator[Spec]:
         lambda m: [m.n(3, 3), m.i([0, 1], [2, 2])],
         ("batch", lambda m: [m.n(2, 3, 2), m.i([1], [0])], {"batch_dims": 1}),
     )
-    elements: Make = lambda m: [m.n(3, 3), m.i([0, 1, 2], [2, 0, 1]), m.n(2, 3)]  # noqa: E731
-    points: Make = lambda m: [m.n(4, 3), m.i([0], [2]), m.n(2, 3)]  # noqa: E731
+
+    def elements(m: Maker) -> Inputs:
+        return [m.n(3, 3), m.i([0, 1, 2], [2, 0, 1]), m.n(2, 3)]
+
+    def points(m: Maker) -> Inputs:
+        return [m.n(4, 3), m.i([0], [2]), m.n(2, 3)]
+
     ways = tuple((r, None, {"reduction": r}) for r in ("add", "mul", "max", "min"))
     yield from _rows(
         "ScatterElements",
@@ -393,12 +482,15 @@ def _recurrent() -> Iterator[Spec]:
             yield Spec(
                 op, make, {"hidden_size": 5, "direction": direction}, outputs, tag, dtypes=FLOATS
             )
-    reset: Make = lambda m: [
-        m.n(3, 2, 4),
-        Constant(m.u(1, 15, 4)),
-        Constant(m.u(1, 15, 5)),
-        Constant(m.u(1, 30)),
-    ]  # noqa: E731
+
+    def reset(m: Maker) -> Inputs:
+        return [
+            m.n(3, 2, 4),
+            Constant(m.u(1, 15, 4)),
+            Constant(m.u(1, 15, 5)),
+            Constant(m.u(1, 30)),
+        ]
+
     yield Spec(
         "GRU", reset, {"hidden_size": 5, "linear_before_reset": 1}, 2, "reset", dtypes=FLOATS
     )

@@ -1,4 +1,6 @@
-"""How to read a node of one operator version, from onnx's schema: the `Layout` that a pack carries."""
+"""How to read a node of one operator version, from onnx's schema: the `Layout` that a pack
+carries.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def _schema(op: str, since: int) -> onnx.defs.OpSchema | None:
 
 
 def _typed(schema: onnx.defs.OpSchema) -> tuple[str, ...]:
-    """One position per type variable: the first required input, else the first output, that it types."""
+    """One position per type variable: the first required input, else the first output, that it
+    types.
+    """
     variable = {c.type_param_str for c in schema.type_constraints if len(c.allowed_type_strs) > 1}
     positions: dict[str, str] = {}
     for side, formals in (("i", schema.inputs), ("o", schema.outputs)):
@@ -56,8 +60,8 @@ def _defaults(schema: onnx.defs.OpSchema) -> dict[str, Any]:
         value = onnx.helper.get_attribute_value(attribute.default_value)
         if isinstance(value, bytes):
             value = value.decode()
-        if isinstance(value, (str, int, float)):
-            found[name] = value
-        elif isinstance(value, list) and all(isinstance(v, (int, float)) for v in value):
+        if isinstance(value, (str, int, float)) or (
+            isinstance(value, list) and all(isinstance(v, (int, float)) for v in value)
+        ):
             found[name] = value
     return found

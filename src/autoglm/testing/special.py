@@ -91,7 +91,9 @@ def _filled() -> Iterator[Case]:
 
 
 def _lstm_lengths() -> Iterator[Case]:
-    """Sequences of unequal length: an engine that ignores `sequence_lens` answers without an error."""
+    """Sequences of unequal length: an engine that ignores `sequence_lens` answers without an
+    error.
+    """
     import numpy as np
     import onnx
 
@@ -133,7 +135,9 @@ def _lstm(x: Any, w: Any, r: Any, b: Any, lengths: Any) -> tuple[Any, Any, Any]:
 
 
 def _four_bit_product() -> Case:
-    """int4 weights, dequantised and multiplied: exact in float32 unless the engine quantises the other side too."""
+    """int4 weights, dequantised and multiplied: exact in float32 unless the engine quantises the
+    other side too.
+    """
     import ml_dtypes
     import numpy as np
     import onnx

@@ -1,4 +1,6 @@
-"""A child process that may crash or hang: it is asked one question at a time, killed when late, and respawned."""
+"""A child process that may crash or hang: it is asked one question at a time, killed when late,
+and respawned.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def _serve(target: str, setup: tuple[Any, ...], pipe: Connection) -> None:
 
 
 class Worker:
-    """One child. `target` is `module:factory`; the factory's result answers questions in the child."""
+    """One child. `target` is `module:factory`; the factory's result answers questions in the
+    child.
+    """
 
     def __init__(
         self, target: str, *setup: Any, timeout_s: float = 30.0, start_s: float = 180.0
