@@ -7,8 +7,10 @@ name and the sources of what they replace; values the rule creates get unique na
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar
 
@@ -65,14 +67,51 @@ class Names:
         return name
 
 
+class _Trace:
+    """Stands in for onnxscript's pattern builder, to see which operators a pattern is made of."""
+
+    def __init__(self, kind: str = "", inputs: tuple[Any, ...] = ()) -> None:
+        self._kind, self._inputs = kind, [i for i in inputs if isinstance(i, _Trace) and i._kind]
+
+    def __getattr__(self, kind: str) -> Any:
+        return lambda *inputs, **_: _Trace(kind, inputs)
+
+    def near(self) -> frozenset[str]:
+        """Operators right before the last one; below a `/`, the ones before those."""
+        first = {i._kind for i in self._inputs}
+        second = {f"/{j._kind}" for i in self._inputs for j in i._inputs}
+        return frozenset(first | second)
+
+
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    near: frozenset[str]
+    rules: tuple[RewriteRule, ...]
+
+
 @cache
-def _compiled(kind: type[Rule], end: str) -> tuple[RewriteRule, ...]:
-    compiled: list[RewriteRule] = []
+def _compiled(kind: type[Rule], end: str) -> tuple[_Compiled, ...]:
+    compiled = []
     for variant in kind.variants:
         one = kind(end, variant)
         rule = RewriteRule(one.pattern, one.rewrite, one.check, name=kind.title)
-        compiled += rule.commute() if kind.commutes else [rule]
+        size = len(inspect.signature(one.pattern).parameters) - 1
+        near = one.pattern(_Trace(), *[_Trace() for _ in range(size)]).near()
+        compiled.append(_Compiled(near, tuple(rule.commute()) if kind.commutes else (rule,)))
     return tuple(compiled)
+
+
+def _near(node: ir.Node) -> frozenset[str]:
+    found: set[str] = set()
+    for value in node.inputs:
+        before = value.producer() if value is not None else None
+        if before is not None:
+            found.add(before.op_type)
+            for inner in before.inputs:
+                second = inner.producer() if inner is not None else None
+                if second is not None:
+                    found.add(f"/{second.op_type}")
+    return frozenset(found)
 
 
 def apply_rules(
@@ -80,7 +119,7 @@ def apply_rules(
 ) -> Counter[str]:
     """Apply the rules in place until none matches; how often each was applied."""
     opset = model.opset_imports.get("", 1)
-    index: dict[str, list[RewriteRule]] = {}
+    index: dict[str, list[_Compiled]] = {}
     for kind in kinds:
         if kind.opset <= opset:
             for end in kind.ends:
@@ -95,7 +134,7 @@ def apply_rules(
 def _sweep(
     model: ir.Model,
     graph: ir.Graph,
-    index: dict[str, list[RewriteRule]],
+    index: dict[str, list[_Compiled]],
     names: Names,
     counts: Counter[str],
 ) -> None:
@@ -103,9 +142,11 @@ def _sweep(
     budget = 8 * len(pending) + 64  # rules shrink or push one way; this only stops a faulty set
     while pending and budget:
         node = pending.popleft()
-        if node.graph is not graph or node.domain:
+        if node.graph is not graph or node.domain or node.op_type not in index:
             continue
-        for rule in index.get(node.op_type, ()):
+        near = _near(node)
+        rules = (r for c in index[node.op_type] if c.near <= near for r in c.rules)
+        for rule in rules:
             delta = rule.try_rewrite(model, graph, node)
             if delta is None:
                 continue
