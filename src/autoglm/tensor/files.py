@@ -40,7 +40,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     with _guard(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         clean_stale(target.parent)
-        temporary = _temporary(target)
+        temporary = temporary_name(target)
         try:
             yield temporary
             _sync_file(temporary)
@@ -62,17 +62,28 @@ def atomic_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
         clean_stale(target.parent)
         if not replace:
             _refuse_existing(target)
-        temporary = _temporary(target)
+        temporary = temporary_name(target)
         try:
             temporary.mkdir()
             yield temporary
             sync_tree(temporary)
-            if not replace:
-                _refuse_existing(target)
-            _swap_in(temporary, target)
+            _swap_in(temporary, target, replace)
             sync_folder(target.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def copy_tree(source: Path, target: Path) -> None:
+    """Copy the regular files below `source` to the new folder `target`; a link is refused."""
+    target.mkdir(parents=True)
+    for entry in sorted(os.scandir(source), key=lambda e: e.name):
+        place = target / entry.name
+        if entry.is_dir(follow_symlinks=False):
+            copy_tree(Path(entry.path), place)
+        elif entry.is_file(follow_symlinks=False):
+            shutil.copyfile(entry.path, place)
+        else:
+            raise WriteError("{path} is not a regular file, so it is not copied.", path=entry.path)
 
 
 def sync_tree(folder: Path) -> None:
@@ -168,13 +179,15 @@ def _refuse_existing(target: Path) -> None:
         )
 
 
-def _swap_in(temporary: Path, target: Path) -> None:
-    if not target.is_dir() or target.is_symlink():
+def _swap_in(temporary: Path, target: Path, replace: bool) -> None:
+    if not replace:
+        _refuse_existing(target)
+    if not replace or not target.is_dir() or target.is_symlink():
         temporary.rename(target)
         return
     if _exchange(temporary, target):  # the old folder now has the temporary name, and goes with it
         return
-    aside = _temporary(target)
+    aside = temporary_name(target)
     target.rename(aside)
     try:
         temporary.rename(target)
@@ -194,7 +207,8 @@ def _exchange(first: Path, second: Path) -> bool:
     )
 
 
-def _temporary(target: Path) -> Path:
+def temporary_name(target: Path) -> Path:
+    """A sibling name for `target` that `clean_stale` removes once this process is gone."""
     pid = os.getpid()
     stem = target.name.lstrip(".")[:100] or "out"
     return target.parent / f".{stem}.{_host()}.{pid}.{_start(pid)}.{uuid.uuid4().hex[:8]}.tmp"
