@@ -1,0 +1,120 @@
+"""Runs a program of torch calls: arrays in, arrays out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from autoglm.backends.torch.dtypes import to_array, to_tensor
+from autoglm.backends.torch.engine import TorchEngine
+from autoglm.errors import BackendUnavailableError, BundleError, ExecutionError
+from autoglm.rewrite.program import Program, checked
+from autoglm.spec import Artifact, Feeds, RunOptions, TensorInfo, Value
+
+
+def open_session(artifact: Artifact, folder: Path, options: RunOptions) -> TorchSession:
+    """Load what `compile_model` wrote, onto the device asked for."""
+    import onnx_ir as ir
+
+    path = folder / artifact.entry
+    if not path.is_file():
+        raise BundleError("The torch artifact {path} is missing.", path=artifact.entry)
+    device = _device(options.device)
+    if options.threads > 0:
+        torch.set_num_threads(options.threads)  # torch has one setting per process
+    model = ir.load(path)
+    high = frozenset(artifact.meta.get("keep_high", ()))
+    engine = TorchEngine(device, artifact.precision, high)
+    program = Program(model.graph, engine, model.opset_imports)
+    mode = options.settings.get("compile", artifact.meta.get("compile", "off"))
+    return TorchSession(program, artifact.inputs, artifact.outputs, engine, mode)
+
+
+def _device(name: str) -> torch.device:
+    text = "cpu" if name.isdigit() or not name else name
+    try:
+        device = torch.device(text)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise BackendUnavailableError(
+            "torch cannot use device {device!r}: {cause}",
+            hint="Name a device that `autoglm devices` lists, as torch spells it: cpu, cuda:0, npu:0.",
+            device=name,
+            cause=str(error).splitlines()[0],
+        ) from error
+    return device
+
+
+class TorchSession:
+    """One opened artifact."""
+
+    def __init__(
+        self,
+        program: Program,
+        inputs: tuple[TensorInfo, ...],
+        outputs: tuple[TensorInfo, ...],
+        engine: TorchEngine,
+        mode: str = "off",
+    ) -> None:
+        self._inputs, self._outputs = inputs, outputs
+        self._device, self._low = engine.device, engine.low
+        self._program: Program | None = program
+        self._held = {_storage(v) for v in program.constants() if isinstance(v, torch.Tensor)}
+        self._call: Any = torch.compile(program.run) if mode == "inductor" else program.run
+
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """What `run` takes."""
+        return self._inputs
+
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        """What `run` returns."""
+        return self._outputs
+
+    def run(self, feeds: Feeds) -> dict[str, Value]:
+        """Run once."""
+        if self._program is None:
+            raise ExecutionError("The session is closed.", hint="Open the artifact again.")
+        arguments = [self._take(value) for value in checked(self._inputs, feeds)]
+        with torch.inference_mode():
+            try:
+                results = self._call(arguments)
+            except RuntimeError as error:
+                raise ExecutionError("torch failed: {cause}", cause=str(error)[:500]) from error
+        taken = self._held | {_storage(a) for a in arguments if isinstance(a, torch.Tensor)}
+        pairs = zip(self._outputs, results, strict=True)
+        return {info.name: self._give(value, info.dtype, taken) for info, value in pairs}
+
+    def _take(self, value: Value) -> Any:
+        if value is None:
+            return None
+        if isinstance(value, list):
+            return [self._take(v) for v in value]
+        tensor = to_tensor(value)
+        if self._low is not None and tensor.dtype is torch.float32:
+            tensor = tensor.to(self._low)
+        return tensor.to(self._device)
+
+    def _give(self, value: Any, dtype: str, taken: set[int]) -> Value:
+        if value is None:
+            return None
+        if isinstance(value, (list, tuple)):
+            return [self._give(v, dtype, taken) for v in value]
+        # An output that shares memory with a feed, a weight or another output would change with it.
+        if _storage(value) in taken:
+            value = value.clone()
+        taken.add(_storage(value))
+        return to_array(value, dtype)
+
+    def close(self) -> None:
+        """Give the weights back."""
+        self._program = None
+        self._call = None
+        self._held = set()
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
