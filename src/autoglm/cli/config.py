@@ -58,7 +58,7 @@ def passes(json: Json = False, debug: Debug = False) -> int:
     from autoglm.cli.output import emit_json
     from autoglm.rewrite.prepare import PASSES
 
-    rows = [{"pass": p.name, "default": p.default, "purpose": p.purpose} for p in PASSES]
+    rows = [{"pass": p.name, "default": p.default, "purpose": p.purpose} for p in PASSES.values()]
     if json:
         emit_json(rows)
     else:

@@ -109,10 +109,16 @@ def _show_plan(plan: Plan) -> None:
     )
     table(
         tr("Fallbacks"),
-        (tr("node"), tr("operator"), tr("placed on"), tr("price") + ">", tr("why not there")),
+        (tr("operator"), tr("nodes"), tr("placed on"), tr("price") + ">", tr("why not there")),
         (
-            (f.node, f.op, f.placed, words.seconds(f.seconds), f"{f.wanted}: {f.reason}")
-            for f in sorted(plan.fallbacks, key=lambda f: -f.seconds)
+            (
+                f"{g[0].op} ×{len(g)}" if len(g) > 1 else g[0].op,
+                words.some([f.node for f in g]),
+                g[0].placed,
+                words.seconds(sum(f.seconds for f in g)),
+                f"{g[0].wanted}: {g[0].reason}",
+            )
+            for g in words.grouped_fallbacks(plan.fallbacks)
         ),
     )
     _show_refusals(plan)
@@ -161,7 +167,8 @@ def _show_refusals(plan: Plan) -> None:
 
 
 def _show_changes(report: Report) -> None:
-    for title, changes in ((tr("Rewrites"), report.rewrites), (tr("Passes"), report.passes)):
+    done = [p for p in report.passes if p.changes]
+    for title, changes in ((tr("Rewrites"), report.rewrites), (tr("Passes"), done)):
         show_rows([_flat(change) for change in changes], title)
 
 

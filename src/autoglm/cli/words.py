@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from autoglm.spec import Alternative, Plan, Refusal, Verdict
+from autoglm.spec import Alternative, Fallback, Plan, Refusal, Verdict
 
 
 def seconds(value: float | None) -> str:
@@ -77,6 +77,14 @@ def grouped(refusals: Iterable[Refusal]) -> list[RefusalGroup]:
         for first in rows[:1]
     ]
     return sorted(found, key=lambda g: (g.backend, -len(g.nodes), g.op))
+
+
+def grouped_fallbacks(fallbacks: Iterable[Fallback]) -> list[list[Fallback]]:
+    """Fallbacks of one operator to one place for one reason, the dearest first."""
+    groups: dict[tuple[str, ...], list[Fallback]] = defaultdict(list)
+    for f in fallbacks:
+        groups[(f.op, f.wanted, f.placed, f.reason)].append(f)
+    return sorted(groups.values(), key=lambda g: -sum(f.seconds for f in g))
 
 
 def some(names: Sequence[str], most: int = 3) -> str:
