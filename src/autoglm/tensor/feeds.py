@@ -11,12 +11,20 @@ from autoglm.errors import InputError
 from autoglm.spec import Dim, Feeds, TensorInfo, Value
 from autoglm.tensor.dtype import DTYPES, to_numpy
 
-_PLAIN = frozenset(name for name, row in DTYPES.items() if row.numpy.kind in "biuf")
+# `isbuiltin` and not `kind`: ml_dtypes' float8_e5m2 calls itself a plain float.
+_PLAIN = frozenset(
+    name for name, row in DTYPES.items() if row.numpy.isbuiltin == 1 and row.numpy.kind in "biuf"
+)
 
 
 def is_plain(info: TensorInfo) -> bool:
     """Whether NumPy alone can hold this value: a tensor of a native number type."""
     return info.kind == "tensor" and info.dtype in _PLAIN
+
+
+def is_exotic(info: TensorInfo) -> bool:
+    """Whether the element type is one that NumPy itself does not have: bfloat16, fp8, 4 or 2 bit."""
+    return info.dtype not in _PLAIN and info.dtype not in ("string", "")
 
 
 def check_feeds(inputs: Sequence[TensorInfo], feeds: Feeds) -> dict[str, Value]:

@@ -36,7 +36,9 @@ def _fp16() -> Support:
 
 def _int8(kind: str) -> Support:
     if cpu_features() & _VNNI:
-        return Support(Verdict.YES, None, f"{kind}; int8 dot products in hardware", Evidence.MEASURED)
+        return Support(
+            Verdict.YES, None, f"{kind}; int8 dot products in hardware", Evidence.MEASURED
+        )
     reason = f"{kind}; no int8 dot products in hardware, so weights keep 7 bits"
     return Support(Verdict.YES, None, reason, Evidence.DOCUMENT)
 

@@ -80,7 +80,9 @@ def _lower(model: ir.Model, options: CompileOptions, work: Path) -> Path:
     except AutoGLMError:
         raise
     except Exception as error:  # the IR's writer names no base class for what it refuses
-        raise CompileError("The model cannot be written as ONNX: {cause}.", cause=reason(error)) from error
+        raise CompileError(
+            "The model cannot be written as ONNX: {cause}.", cause=reason(error)
+        ) from error
     if options.precision == "fp32":
         return plain
     from autoglm.backends.onnxruntime.precision import lower
@@ -127,9 +129,7 @@ def _exact(options: CompileOptions) -> dict[str, str]:
     return {} if options.precision.startswith("int8") else dict(EXACT)
 
 
-def _typed(
-    outputs: tuple[TensorInfo, ...], engine: ort.InferenceSession
-) -> tuple[TensorInfo, ...]:
+def _typed(outputs: tuple[TensorInfo, ...], engine: ort.InferenceSession) -> tuple[TensorInfo, ...]:
     """The outputs, with the dtypes that only the engine's own inference knows."""
     from autoglm.backends.onnxruntime.names import dtype_of
 

@@ -24,5 +24,7 @@ def dtype_of(type_text: str) -> str:
     inner = re.search(r"tensor\((\w+)\)", type_text)
     name = _ALIASES.get(inner[1], inner[1]) if inner else ""
     if name not in DTYPES:
-        raise CompileError("onnxruntime gives an output of type {found}, which is not known.", found=type_text)
+        raise CompileError(
+            "onnxruntime gives an output of type {found}, which is not known.", found=type_text
+        )
     return name

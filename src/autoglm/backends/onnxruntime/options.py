@@ -44,9 +44,7 @@ def session_options(
     options.log_severity_level = _SILENT
     options.intra_op_num_threads = threads or usable_cores()
     levels = ort.GraphOptimizationLevel
-    options.graph_optimization_level = (
-        levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
-    )
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
     for key, value in settings.items():
         _apply(options, key, str(value))
     return options
@@ -60,7 +58,9 @@ def _apply(options: ort.SessionOptions, key: str, value: str) -> None:
     elif key in _INTEGERS:
         setattr(options, key, _integer(key, value))
     elif key in _SWITCHES:
-        setattr(options, key, _one_of(key, value, {"0": False, "1": True, "false": False, "true": True}))
+        setattr(
+            options, key, _one_of(key, value, {"0": False, "1": True, "false": False, "true": True})
+        )
     elif key == "execution_mode":
         options.execution_mode = getattr(ort.ExecutionMode, _one_of(key, value, _MODES))
     elif key == "graph_optimization_level":
@@ -114,7 +114,9 @@ def require_engine() -> None:
 def reason(error: BaseException) -> str:
     """The engine's message without its source paths, codes and line breaks."""
     text = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error))
-    text = re.sub(r"(?:\S*/)?[\w/.-]+\.(?:cc|h):\d+ [^\n]*?(?=\b\w+ was false|Exception|$)", "", text)
+    text = re.sub(
+        r"(?:\S*/)?[\w/.-]+\.(?:cc|h):\d+ [^\n]*?(?=\b\w+ was false|Exception|$)", "", text
+    )
     text = re.sub(r"Load model from \S+ failed:\s*", "", text)
     text = " ".join(text.split())
     return (text or type(error).__name__)[:300].rstrip(" .")

@@ -13,7 +13,17 @@ from autoglm.spec import Device
 
 _CPUINFO = Path("/proc/cpuinfo")
 # What the engine chooses kernels and weight layouts by.
-_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm", "asimdhp")
+_FEATURES = (
+    "avx2",
+    "avx512f",
+    "avx512_vnni",
+    "avx_vnni",
+    "avx512_bf16",
+    "amx_int8",
+    "asimddp",
+    "i8mm",
+    "asimdhp",
+)
 
 
 def version() -> str:

@@ -23,7 +23,9 @@ def profile_folder(options: ort.SessionOptions) -> tempfile.TemporaryDirectory[s
     return folder
 
 
-def read_profile(engine: ort.InferenceSession, sources: Mapping[str, str]) -> list[tuple[str, float]]:
+def read_profile(
+    engine: ort.InferenceSession, sources: Mapping[str, str]
+) -> list[tuple[str, float]]:
     """Total seconds of each node, slowest first, under its source name where that is known."""
     events = json.loads(Path(engine.end_profiling()).read_text("utf-8"))
     seconds: Counter[str] = Counter()

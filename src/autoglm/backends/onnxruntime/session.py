@@ -12,7 +12,7 @@ from autoglm.backends.onnxruntime.probe import cpu_identity
 from autoglm.errors import BackendUnavailableError, BundleError, ExecutionError
 from autoglm.spec import Artifact, Feeds, RunOptions, TensorInfo, Value
 from autoglm.tensor.dtype import to_numpy
-from autoglm.tensor.feeds import check_feeds, is_plain
+from autoglm.tensor.feeds import check_feeds, is_exotic, is_plain
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -39,7 +39,9 @@ def open_session(artifact: Artifact, folder: Path, options: RunOptions) -> OrtSe
         return OrtSession(create(folder / artifact.entry, raw), artifact, profiles)
     except ExecutionError as error:
         raise BundleError(
-            "{path} does not load: {cause}.", path=artifact.entry, cause=reason(error.__cause__ or error)
+            "{path} does not load: {cause}.",
+            path=artifact.entry,
+            cause=reason(error.__cause__ or error),
         ) from error
 
 
@@ -50,13 +52,17 @@ def create(path: Path, options: ort.SessionOptions) -> ort.InferenceSession:
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the engine's exceptions have no common base
-        raise ExecutionError("onnxruntime refuses the model: {cause}.", cause=reason(error)) from error
+        raise ExecutionError(
+            "onnxruntime refuses the model: {cause}.", cause=reason(error)
+        ) from error
 
 
 class OrtSession:
     """One loaded artifact; `run` may be called from several threads."""
 
-    def __init__(self, engine: ort.InferenceSession, artifact: Artifact, profiles: Any = None) -> None:
+    def __init__(
+        self, engine: ort.InferenceSession, artifact: Artifact, profiles: Any = None
+    ) -> None:
         self.inputs: tuple[TensorInfo, ...] = artifact.inputs
         self.outputs: tuple[TensorInfo, ...] = artifact.outputs
         self._engine: ort.InferenceSession | None = engine
@@ -70,7 +76,7 @@ class OrtSession:
         self._scalars = [info.name for info in self.inputs if info.shape == ()]
         values = (*self.inputs, *self.outputs)
         self._plain = all(map(is_plain, values))
-        self._typed = any(_is_exotic(info) for info in values)
+        self._typed = any(is_exotic(info) for info in values)
 
     def run(self, feeds: Feeds) -> dict[str, Value]:
         """Run once; the outputs are the caller's own arrays."""
@@ -139,9 +145,3 @@ class OrtSession:
 
 def _closed(names: list[str], feeds: Feeds) -> list[Value]:
     raise ExecutionError("The session is closed.")
-
-
-def _is_exotic(info: TensorInfo) -> bool:
-    from autoglm.backends.onnxruntime.typed import is_exotic
-
-    return is_exotic(info)

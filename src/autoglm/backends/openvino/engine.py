@@ -1,0 +1,77 @@
+"""OpenVINO's core, its settings from our options, and its refusals in one clear line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from typing import TYPE_CHECKING
+
+from autoglm.errors import BackendUnavailableError, CompileError
+
+if TYPE_CHECKING:
+    import openvino as ov
+
+HINT = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32", "int8-dynamic": "f32"}
+TYPE = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
+# Left alone, int4 and int8 weights are multiplied with activations quantised in groups of 32.
+_GROUP = {"int8-dynamic": "128"}
+
+
+@cache
+def core() -> ov.Core:
+    """One core for the process: it holds the loaded plug-ins, no model and no setting of ours."""
+    try:
+        import openvino as ov
+    except ImportError as error:
+        raise BackendUnavailableError(
+            "openvino cannot be imported: {cause}.",
+            hint="pip install 'open-autoglm[openvino]'",
+            cause=reason(error),
+        ) from error
+    return ov.Core()
+
+
+def configuration(
+    precision: str, settings: Mapping[str, str], *, threads: int = 0, profile: bool = False
+) -> dict[str, str]:
+    """What every compiled model is told; the caller's own keys come last and win."""
+    told = {
+        "INFERENCE_PRECISION_HINT": HINT[precision],
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": _GROUP.get(precision, "0"),
+        "PERFORMANCE_HINT": "LATENCY",
+        "PERF_COUNT": "YES" if profile else "NO",
+    }
+    if threads:
+        told["INFERENCE_NUM_THREADS"] = str(threads)
+    return {**told, **{key: str(value) for key, value in settings.items()}}
+
+
+def load(model: ov.Model, device: str, told: Mapping[str, str]) -> ov.CompiledModel:
+    """Compile for the device; CompileError where it refuses, or takes another precision than asked."""
+    try:
+        compiled = core().compile_model(model, device, dict(told))
+        found = str(compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name())
+    except Exception as error:  # the engine raises bare RuntimeError for everything
+        raise CompileError("OpenVINO refuses the model: {cause}.", cause=reason(error)) from error
+    asked = told["INFERENCE_PRECISION_HINT"]
+    if asked in TYPE and found not in (asked, TYPE[asked]):
+        raise CompileError(
+            "OpenVINO was asked to compute in {asked} and would compute in {found}.",
+            hint="Ask for a precision that `autoglm backends` lists for this machine.",
+            asked=asked,
+            found=found,
+        )
+    return compiled
+
+
+_NOISE = re.compile(
+    r"Exception from \S+:\d+:|Check '.*?' failed at \S+:\d+:|\[ (?:ERROR|GENERAL_ERROR) \]"
+    r"|FrontEnd API failed with \w+:|Loading input model|Model wasn't fully converted\.|Summary:"
+)
+
+
+def reason(error: BaseException) -> str:
+    """The engine's message without source paths and ceremony; the refused operators are kept."""
+    text = " ".join(_NOISE.sub(" ", str(error)).replace("--", " ").split())
+    return (text or type(error).__name__)[:300].rstrip(" .:")

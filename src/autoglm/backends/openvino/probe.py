@@ -1,0 +1,59 @@
+"""What OpenVINO sees here."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from functools import cache
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed
+from pathlib import Path
+
+from autoglm.spec import Device
+
+_LOG = logging.getLogger(__name__)
+_CPUINFO = Path("/proc/cpuinfo")
+
+
+def version() -> str:
+    """Version of the installed openvino; "" where it is not installed."""
+    try:
+        return installed("openvino")
+    except PackageNotFoundError:
+        return ""
+
+
+def list_devices() -> Sequence[Device]:
+    """The CPU and any GPU or NPU; [] where openvino is not installed or does not load."""
+    if not version():
+        return []
+    try:
+        return _devices()
+    except Exception as error:  # a driver may raise anything; a probe never does
+        _LOG.warning("openvino cannot list its devices: %s: %s", type(error).__name__, error)
+        return []
+
+
+def _devices() -> list[Device]:
+    from autoglm.backends.openvino.engine import core
+
+    found = []
+    for device in core().available_devices:
+        kind = device.partition(".")[0].lower()
+        name = str(core().get_property(device, "FULL_DEVICE_NAME"))
+        can = core().get_property(device, "OPTIMIZATION_CAPABILITIES")
+        facts = {"capabilities": " ".join(sorted(map(str, can)))}
+        family = kind if kind in ("cpu", "gpu", "npu") else "npu"
+        found.append(Device(family, name, "openvino", device, facts=facts))
+    return found
+
+
+@cache
+def cpu_flags() -> frozenset[str]:
+    """Every feature the CPU names; empty where they cannot be read."""
+    try:
+        lines = _CPUINFO.read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return frozenset()
+    row = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return frozenset(row.partition(":")[2].split())
