@@ -76,6 +76,7 @@ def features(node: NodeFacts, layout: Layout) -> dict[str, Feature]:
         found["rank"] = UNKNOWN if node.inputs[0].rank is None else node.inputs[0].rank
     found["outputs"] = len(node.outputs)
     found["empty"] = _empty(node)
+    found["result"] = _result(node)
     found["shapes"] = _broadcast(node)
     return found
 
@@ -136,3 +137,19 @@ def _broadcast(node: NodeFacts) -> str:
     if len(set(shapes)) <= 1:
         return "equal"
     return "same rank" if len({len(s) for s in shapes if s is not None}) == 1 else "ranks differ"
+
+
+def _result(node: NodeFacts) -> str:
+    """The first output beside the first input: what resizing, padding and slicing are about."""
+    before = node.inputs[0].shape if node.inputs and node.inputs[0] is not None else None
+    after = node.outputs[0].shape if node.outputs else None
+    if before is None or after is None:
+        return UNKNOWN
+    if len(before) != len(after):
+        return "of another rank"
+    pairs = list(zip(before, after, strict=True))
+    if any(not isinstance(n, int) for pair in pairs for n in pair if pair[0] != pair[1]):
+        return UNKNOWN
+    smaller = any(a < b for b, a in pairs if isinstance(a, int) and isinstance(b, int))
+    larger = any(a > b for b, a in pairs if isinstance(a, int) and isinstance(b, int))
+    return {(0, 0): "equal", (1, 0): "smaller", (0, 1): "larger", (1, 1): "mixed"}[smaller, larger]

@@ -43,17 +43,23 @@ _ORDER = (
     "inputs",
     "rank",
     "constant",
+    "result",
     "len",
     "shapes",
     "attr.",
 )
+_VERBS = {
+    "wrong": "answers wrongly",
+    "imprecise": "is less exact than its cases ask",
+    "refused": "is refused",
+}
 Literal = tuple[str, Feature]
 Literals = tuple[Literal, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What one or more identical cases showed: outcome is `yes`, `refused` or `wrong`."""
+    """What one or more identical cases showed: `yes`, `refused`, `imprecise` or `wrong`."""
 
     dtypes: tuple[str, ...]
     features: Features
@@ -101,15 +107,15 @@ class Condition:
         """One sentence: what is limited, then what happened."""
         where = " ".join(filter(None, (_say(k, v) for k, v in self.literals)))
         subject = f"{op} {where}".rstrip()
-        verb = "answers wrongly" if self.outcome == "wrong" else "is refused"
-        shown = f" ({self.reason})" if self.outcome == "wrong" else f": {self.reason}"
+        verb = _VERBS[self.outcome]
+        shown = f": {self.reason}" if self.outcome == "refused" else f" ({self.reason})"
         return subject + " " + verb + (shown if self.reason else "")
 
     @property
     def constraint(self) -> Constraint:
         """Which kind of limit this is."""
-        if self.outcome == "wrong":
-            return Constraint.ANSWER
+        if self.outcome != "refused":
+            return Constraint.ANSWER if self.outcome == "wrong" else Constraint.PRECISION
         if not self.literals:
             return Constraint.OP
         return _constraint(self.literals[0][0])
@@ -120,7 +126,7 @@ def _constraint(key: str) -> Constraint:
         return Constraint.DTYPE
     if key.startswith("rank"):
         return Constraint.RANK
-    return Constraint.SHAPE if key in ("empty", "shapes") else Constraint.ATTRIBUTE
+    return Constraint.SHAPE if key in ("empty", "shapes", "result") else Constraint.ATTRIBUTE
 
 
 def _say(key: str, value: Feature) -> str:
@@ -134,6 +140,9 @@ def _say(key: str, value: Feature) -> str:
         "rank": f"with {name or 'input'} of rank {value}",
         "empty": "of an empty tensor" if value else "",
         "shapes": f"with input shapes: {value}",
+        "result": f"with a result of {value} shape"
+        if value == "equal"
+        else f"with a {value} result",
         "outputs": f"with {value} outputs",
         "inputs": f"with {value}{'+' if value == 3 else ''} inputs",
     }
@@ -158,7 +167,7 @@ def derive(rows: Sequence[Row], layout: Layout) -> tuple[Condition, ...]:
     cases = [_Case(row, whole(row.dtypes, row.features, layout)) for row in rows]
     good = [case.whole for case in cases if case.row.outcome == "yes"]
     found: list[Condition] = []
-    for outcome in ("wrong", "refused"):
+    for outcome in _VERBS:
         bad = [case for case in cases if case.row.outcome == outcome]
         while bad:
             condition = _best(bad, good)
@@ -195,7 +204,7 @@ def _met(literals: Literals, found: Features) -> bool:
 def _condition(literals: Literals, cases: Sequence[_Case]) -> Condition:
     rows = [case.row for case in cases]
     worst = rows[0]
-    if worst.outcome == "wrong":
+    if worst.outcome != "refused":
         worst = max(rows, key=lambda row: (_magnitude(row.reason), row.reason))
     return Condition(literals, worst.outcome, worst.reason, sum(row.count for row in rows))
 

@@ -33,7 +33,7 @@ class Case:
     name: str
     model: bytes  # a serialized ModelProto
     data: tuple[tuple[tuple[Value, ...], tuple[Value, ...]], ...]  # (inputs, outputs) by position
-    rtol: float | None = None  # None: by dtype, see `judge.TOLERANCE`
+    rtol: float | None = None  # None: by dtype, see judge.TOLERANCE
     atol: float | None = None
     judge: str = "values"
 

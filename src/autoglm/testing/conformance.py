@@ -70,12 +70,14 @@ def reach(backend: Backend, case: Case) -> Reached:
     if not verdict.ok:
         return Reached(Level.REFUSED, f"{verdict.verdict}: {verdict.reason}")
     try:
-        wrong = ask(backend, model, case)
+        answer = ask(backend, model, case)
     except BackendUnavailableError:
         raise
     except Exception as error:
         return Reached(Level.LOWERED, first_line(error))
-    return Reached(Level.COMPILED, f"answers wrongly: {wrong}") if wrong else Reached(Level.RAN)
+    if answer.outcome == "yes":
+        return Reached(Level.RAN)
+    return Reached(Level.COMPILED, f"{answer.outcome}: {answer.reason}")
 
 
 def supports(table: Capabilities, nodes: Iterable[NodeFacts]) -> Support:

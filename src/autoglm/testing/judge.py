@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from autoglm.spec import Value
@@ -31,39 +32,57 @@ TOLERANCE = {
 }
 
 
-def wrong(case: Case, wanted: tuple[Value, ...], got: tuple[Value, ...]) -> str:
-    """What is wrong with the answer; "" when it is right."""
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`yes`, `imprecise` (right for the dtype, but not to the case's own tolerance) or `wrong`."""
+
+    outcome: str = "yes"
+    reason: str = ""
+
+
+RIGHT = Answer()
+
+
+def judge(case: Case, wanted: tuple[Value, ...], got: tuple[Value, ...]) -> Answer:
+    """The worst of the outputs."""
     if len(wanted) != len(got):
-        return f"{len(got)} outputs for {len(wanted)}"
-    for index, (want, have) in enumerate(zip(wanted, got, strict=True)):
-        found = _value(case, want, have)
-        if found:
-            return found if len(wanted) == 1 else f"output {index}: {found}"
-    return ""
+        return Answer("wrong", f"{len(got)} outputs for {len(wanted)}")
+    found = [_value(case, want, have) for want, have in zip(wanted, got, strict=True)]
+    worst = _worst(found)
+    if worst.outcome == "yes" or len(found) == 1:
+        return worst
+    return Answer(worst.outcome, f"output {found.index(worst)}: {worst.reason}")
 
 
-def _value(case: Case, want: Value, have: Value) -> str:
+def _worst(found: list[Answer]) -> Answer:
+    order = ("wrong", "imprecise")
+    return next((a for outcome in order for a in found if a.outcome == outcome), RIGHT)
+
+
+def _value(case: Case, want: Value, have: Value) -> Answer:
     import numpy as np
 
     if want is None or have is None:
-        return "" if want is have else "an absent optional and a value differ"
+        same = want is have
+        return RIGHT if same else Answer("wrong", "an absent optional and a value differ")
     if isinstance(want, list):
         if not isinstance(have, list) or len(want) != len(have):
-            return "the sequence has another length"
-        return next(filter(None, (_value(case, w, h) for w, h in zip(want, have, strict=True))), "")
+            return Answer("wrong", "the sequence has another length")
+        return _worst([_value(case, w, h) for w, h in zip(want, have, strict=True)])
     return _array(case, np.asarray(want), np.asarray(have))
 
 
-def _array(case: Case, want: Any, have: Any) -> str:
+def _array(case: Case, want: Any, have: Any) -> Answer:
     if want.dtype != have.dtype and not (want.dtype.kind in "OU" and have.dtype.kind in "OU"):
-        return f"dtype {have.dtype} for {want.dtype}"
+        return Answer("wrong", f"dtype {have.dtype} for {want.dtype}")
     if want.shape != have.shape:
-        return f"shape {_shape(have)} for {_shape(want)}"
+        return Answer("wrong", f"shape {_shape(have)} for {_shape(want)}")
     if case.judge == "shapes":
-        return ""
+        return RIGHT
     if want.dtype.kind in "OUSb":
         different = int((want != have).sum())
-        return f"{different} of {want.size} elements differ" if different else ""
+        reason = f"{different} of {want.size} elements differ"
+        return Answer("wrong", reason) if different else RIGHT
     return _numbers(case, want, have)
 
 
@@ -71,7 +90,7 @@ def _shape(array: Any) -> str:
     return "x".join(map(str, array.shape)) or "scalar"
 
 
-def _numbers(case: Case, want: Any, have: Any) -> str:
+def _numbers(case: Case, want: Any, have: Any) -> Answer:
     import numpy as np
 
     name = str(want.dtype)
@@ -79,17 +98,16 @@ def _numbers(case: Case, want: Any, have: Any) -> str:
     a, b = want.astype(wide), have.astype(wide)
     finite = np.isfinite(a)
     if not np.array_equal(finite, np.isfinite(b)) or not _same_specials(a[~finite], b[~finite]):
-        return "NaN or inf in other places"
+        return Answer("wrong", "NaN or inf in other places")
     if not finite.any():
-        return ""
-    error = np.abs(a[finite] - b[finite])
-    if case.rtol is not None and case.atol is not None:
-        limit = case.atol + case.rtol * np.abs(a[finite])
-    else:
-        limit = TOLERANCE.get(name, 0.0) * max(float(np.abs(a[finite]).max()), 1e-12)
-    if (error <= limit).all():
-        return ""
-    return f"max error {error.max():.2g} of {np.abs(a[finite]).max():.2g}"
+        return RIGHT
+    error, size = np.abs(a[finite] - b[finite]), np.abs(a[finite])
+    loose = TOLERANCE.get(name, 0.0) * max(float(size.max()), 1e-12)
+    asked = loose if case.rtol is None or case.atol is None else case.atol + case.rtol * size
+    if (error <= asked).all():
+        return RIGHT
+    kind = "imprecise" if (error <= loose).all() else "wrong"
+    return Answer(kind, f"max error {error.max():.2g} of {size.max():.2g}")
 
 
 def _same_specials(a: Array, b: Array) -> bool:

@@ -18,6 +18,7 @@ from autoglm.catalog.rules import Row
 from autoglm.errors import AutoGLMError, BackendUnavailableError
 from autoglm.spec import Backend, CompileOptions, NodeFacts, RunOptions
 from autoglm.testing.cases import Case, all_cases
+from autoglm.testing.judge import RIGHT, Answer, judge
 from autoglm.testing.schemas import layout_of
 from autoglm.testing.worker import Lost, ask_all
 
@@ -30,7 +31,7 @@ _REASON_CHARS = 160
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one case showed: `yes`, `refused` or `wrong`, and the nodes it was about."""
+    """What one case showed: `yes`, `refused`, `imprecise`, `wrong` or `skipped`, and its nodes."""
 
     case: str
     outcome: str
@@ -101,18 +102,16 @@ def find(backend: Backend, case: Case) -> Finding:
     except Exception as error:  # a case that our own frontend refuses measures no backend
         return Finding(case.name, "skipped", first_line(error))
     try:
-        reason = ask(backend, model, case)
+        answer = ask(backend, model, case)
     except Exception as error:  # an engine may raise anything; that is the finding
         return Finding(case.name, "refused", first_line(error), nodes)
-    return Finding(case.name, "wrong" if reason else "yes", reason, nodes)
+    return Finding(case.name, answer.outcome, answer.reason, nodes)
 
 
 def ask(
     backend: Backend, model: ir.Model, case: Case, options: CompileOptions | None = None
-) -> str:
-    """Compile, open, run and judge every data set; "" when all answers are right."""
-    from autoglm.testing.judge import wrong
-
+) -> Answer:
+    """Compile, open, run and judge every data set; the first answer that is not right."""
     with tempfile.TemporaryDirectory(prefix="autoglm-case-") as folder:
         out = Path(folder)
         artifact = backend.compile(model, options or CompileOptions(threads=1), out)
@@ -121,13 +120,12 @@ def ask(
             for inputs, outputs in case.data:
                 names = [str(v.name) for v in model.graph.inputs]
                 got = session.run(dict(zip(names, inputs, strict=True)))
-                found = tuple(got[str(v.name)] for v in model.graph.outputs)
-                reason = wrong(case, outputs, found)
-                if reason:
-                    return reason
+                answer = judge(case, outputs, tuple(got[str(v.name)] for v in model.graph.outputs))
+                if answer.outcome != "yes":
+                    return answer
         finally:
             session.close()
-    return ""
+    return RIGHT
 
 
 def load(case: Case) -> ir.Model:
@@ -149,6 +147,7 @@ _NOISE = (
     (re.compile(r"(/[\w.+-]+){2,}/"), "…/"),
     (re.compile(r"\.(cc|cpp|hpp|h|py):\d+"), r".\1"),
     (re.compile(r"\bautoglm-case-\w+"), "…"),
+    (re.compile(r" node with name '[^']*'|\(node:'[^']*' ep:'[^']*'\)|Name:'[^']*' "), ""),
     (re.compile(r"\s+"), " "),
 )
 
