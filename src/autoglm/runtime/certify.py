@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autoglm import registry
 from autoglm.runtime.golden import Golden
 from autoglm.runtime.session import PlanSession
-from autoglm.spec import Certificate, Feeds, Partition, Session, Value
+from autoglm.spec import (
+    Certificate,
+    CompileOptions,
+    Feeds,
+    Partition,
+    RunOptions,
+    Session,
+    Value,
+)
 from autoglm.tensor.accuracy import TOLERANCE, Difference, compare, passes
 
 if TYPE_CHECKING:
@@ -48,26 +58,39 @@ def certify(
 
 def first_divergence(
     model: ir.Model,
-    open_all: PlanSession,
-    golden: Golden,
+    backend: str,
+    options: CompileOptions,
     feeds: Feeds,
+    work: Path,
     *,
-    precision: str,
     max_error: float | None,
 ) -> str:
-    """The first node in topological order whose output leaves the tolerance; both sides expose
-    every tensor.
-    """
-    from autoglm.rewrite.facts import sources
+    """The first node, in topological order, whose output leaves the tolerance; "" where none does.
 
-    want, got = golden.run(feeds), open_all.run(feeds)
-    for node in model.graph:
+    Both sides are compiled anew with every tensor as an output. An engine that then fuses less may
+    agree where the certificate did not: the answer is "" and the model is only wrong as a whole.
+    """
+    from autoglm.rewrite.extract import outputs_all
+    from autoglm.rewrite.facts import sources, topological
+    from autoglm.runtime.build import compile_part
+
+    nodes = topological(model.graph)
+    names = [v.name for n in nodes for v in n.outputs if v.name and v.type is not None]
+    artifact, _ = compile_part(outputs_all(model, names), backend, options, work, use_cache=False)
+    session = registry.backend(backend).open(artifact, work, RunOptions(threads=options.threads))
+    try:
+        got = session.run(feeds)
+    finally:
+        session.close()
+    with Golden(model, names) as golden:
+        want = golden.run(feeds)
+    for node in nodes:
         for value in node.outputs:
             name = value.name or ""
             if name not in want or name not in got:
                 continue
-            if not passes(compare(want[name], got[name]), precision, max_error):
-                return (sources(node) or (node.name or name,))[0]
+            if not passes(compare(want[name], got[name]), options.precision, max_error):
+                return sources(node)[0]
     return ""
 
 

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoglm.errors import AccuracyError, AutoGLMError, UnsupportedOperatorError
 from autoglm.runtime.build import Built, plan_and_build
-from autoglm.runtime.certify import certify
+from autoglm.runtime.certify import certify, first_divergence
 from autoglm.runtime.golden import Golden
 from autoglm.runtime.mixed import best_pins
 from autoglm.runtime.prepare import Loaded, Planned, installed, plan_for
@@ -125,6 +125,8 @@ def choose(
         _prove(loaded, pool, config, samplings, work, use_cache, progress)
         right = [c for c in pool if not c.rejected]
         if not right:
+            progress("looking for the first operator that diverges")
+            _name_culprits(pool, config, samplings, work)
             raise _none_right(pool)
         if measure and len(right) > 1:
             progress("timing the candidates")
@@ -291,6 +293,35 @@ def options_of(
         optimize=config.optimize,
         settings=dict(config.settings),
     )
+
+
+def _name_culprits(
+    pool: Sequence[Candidate], config: AdaptConfig, samplings: Samplings, work: Path
+) -> None:
+    """Add to each rejection which operator diverges first, where one engine runs the whole model."""
+    for number, candidate in enumerate(pool):
+        if not candidate.certificates or not candidate.alone:
+            continue
+        options = options_of(
+            config, candidate.precision, samplings.calibration, candidate.keep_high
+        )
+        try:
+            node = first_divergence(
+                candidate.planned.model,
+                candidate.alone,
+                options,
+                samplings.proof[0],
+                work / f"diverge-{number}",
+                max_error=config.max_error,
+            )
+        except AutoGLMError as error:
+            candidate.rejected += f"; the first operator was not found: {error}"
+            continue
+        if node:
+            candidate.rejected += f"; the first operator that diverges is {node}"
+            candidate.certificates = [
+                replace(c, first_divergence=node) for c in candidate.certificates
+            ]
 
 
 def _mix(
