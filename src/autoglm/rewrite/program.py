@@ -1,7 +1,7 @@
 """Flatten a graph into a list of calls, once, so that an interpreting engine only walks the list.
 
-The engines that interpret (PyTorch, our own NumPy kernels) differ in kernels and in how a constant is
-held; slots, lifetimes, sub-graphs and attribute defaults are the same, and live here.
+The engines that interpret (PyTorch, our own NumPy kernels) differ in kernels and in how a constant
+is held; slots, lifetimes, sub-graphs and attribute defaults are the same, and live here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ABSENT = 0  # the slot that always holds None: an optional input that is left ou
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A sub-graph of If, Loop or Scan; `captured` says which of the node's extra values it reads."""
+    """A sub-graph of If, Loop or Scan, and which of the node's captured values it reads."""
 
     program: Program
     start: int
@@ -40,7 +40,7 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One node as a kernel sees it: attributes with their defaults filled in, and the declared dtypes."""
+    """One node as a kernel sees it: attributes with defaults filled in, and declared dtypes."""
 
     name: str
     op: str  # "Conv" or "domain::Op"
@@ -76,7 +76,7 @@ class Engine(Protocol):
         """A constant as the kernels take it."""
 
     def variant(self, call: Call, position: int) -> str | None:
-        """Which form of a constant that input takes; None where the bound callable already holds it."""
+        """Which form of a constant that input takes; None where the callable holds it already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class _Step:
 
 
 class Program:
-    """A graph as a flat list of calls over numbered slots; values are dropped after their last use."""
+    """A graph as a flat list of calls over slots; values are dropped after their last use."""
 
     def __init__(self, graph: ir.Graph, engine: Engine, opsets: Mapping[str, int]) -> None:
         builder = _Builder(graph, engine, opsets)
@@ -110,7 +110,7 @@ class Program:
             values[slot] = argument
         step = None
         try:
-            for step in self._steps:  # noqa: B007 - read by the handler
+            for step in self._steps:
                 result = step.run(*[values[i] for i in step.inputs])
                 if isinstance(result, tuple):
                     for slot, value in zip(step.outputs, result, strict=False):

@@ -1,4 +1,4 @@
-"""The PyTorch backend: our own table from ONNX operators to torch calls, eager or through torch.compile."""
+"""The PyTorch backend: our own table from ONNX operators to torch calls, eager or compiled."""
 
 from __future__ import annotations
 

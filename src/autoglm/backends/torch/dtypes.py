@@ -31,7 +31,7 @@ TORCH: dict[str, torch.dtype] = {
     "float8_e5m2": torch.float8_e5m2,
     "float8_e5m2fnuz": torch.float8_e5m2fnuz,
     "float8_e8m0fnu": torch.float8_e8m0fnu,
-    # Torch has no arithmetic on these; the values travel in the next wider dtype and are narrowed at the edge.
+    # Torch has no arithmetic on these; the values travel in a wider dtype, narrowed at the edge.
     "int4": torch.int8,
     "uint4": torch.uint8,
     "int2": torch.int8,
@@ -58,7 +58,7 @@ NAMES = {held: name for name, held in TORCH.items() if name not in NARROW}
 
 
 def _warn_once() -> None:
-    # torch warns one time per process of arrays that are read-only; ours are, and are never written.
+    # torch warns once per process of read-only arrays; ours may be, and are never written.
     array = np.zeros(1, np.float32)
     array.setflags(write=False)
     with warnings.catch_warnings():
@@ -89,8 +89,9 @@ def to_array(tensor: torch.Tensor, declared: str) -> np.ndarray[Any, Any]:
     if tensor.dtype is not TORCH[name]:
         tensor = tensor.to(TORCH[name])
     if name in _BITS:
-        return tensor.contiguous().view(_BITS[name][1]).numpy().view(to_numpy(name))
-    array = tensor.numpy()
+        bits: np.ndarray[Any, Any] = tensor.contiguous().view(_BITS[name][1]).numpy()
+        return bits.view(to_numpy(name))
+    array: np.ndarray[Any, Any] = tensor.numpy()
     return array.astype(to_numpy(name)) if name in NARROW else array
 
 

@@ -1,4 +1,4 @@
-"""Binds each node to its kernel: table look-up, precision, host arguments, dtypes that torch lacks."""
+"""Binds each node to its kernel: look-up, precision, host arguments, dtypes that torch lacks."""
 
 from __future__ import annotations
 
@@ -111,10 +111,9 @@ def lower(tensor: torch.Tensor, low: torch.dtype) -> torch.Tensor:
 
 
 def _on_host(run: Kernel, op: Op, call: Call) -> Kernel:
-    constants = {
-        i: call.known[i].tolist() for i in op.host if i < call.arity and call.known[i] is not None
-    }
-    dynamic = [i for i in op.host if i < call.arity and i not in constants]
+    given = {i: call.known[i] for i in op.host if i < call.arity}
+    constants = {i: array.tolist() for i, array in given.items() if array is not None}
+    dynamic = [i for i in given if i not in constants]
     if not constants and not dynamic:
         return run
 

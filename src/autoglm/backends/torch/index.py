@@ -23,7 +23,7 @@ def gather(node: Node, x: Tensor, index: Tensor) -> Tensor:
     axis = node["axis"] % x.ndim
     index = _wrapped(index, x.shape[axis])
     taken = x.index_select(axis, index.reshape(-1))
-    return taken.reshape(*x.shape[:axis], *index.shape, *x.shape[axis + 1 :])
+    return taken.reshape((*x.shape[:axis], *index.shape, *x.shape[axis + 1 :]))
 
 
 def gather_elements(node: Node, x: Tensor, index: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ def gather_nd(node: Node, x: Tensor, index: Tensor) -> Tensor:
     rows = x.reshape(lead * math.prod(inner), *tail)
     flat = _flat_index(index, inner).reshape(lead, -1)
     flat = flat + torch.arange(lead, device=x.device)[:, None] * math.prod(inner)
-    return rows.index_select(0, flat.reshape(-1)).reshape(*index.shape[:-1], *tail)
+    return rows.index_select(0, flat.reshape(-1)).reshape((*index.shape[:-1], *tail))
 
 
 def scatter_elements(node: Node, x: Tensor, index: Tensor, updates: Tensor) -> Tensor:

@@ -15,6 +15,14 @@ RANGES: dict[str, tuple[int, int]] = {
 _WIDTH = {"uint2": 2, "int2": 2, "uint4": 4, "int4": 4}
 # Mantissa bits, exponent of the least normal number, greatest value.
 _MINIFLOAT = {"float4_e2m1fn": (1, 0, 6.0)}
+# What rounds beyond the greatest fp8 value, and what that becomes without saturation. E4M3FN's 448
+# has an even mantissa, so the tie at 464 stays; the others' ties go up.
+_OVERFLOW = {
+    torch.float8_e4m3fn: (464.00003, float("nan")),
+    torch.float8_e4m3fnuz: (248.0, float("nan")),
+    torch.float8_e5m2: (61440.0, float("inf")),
+    torch.float8_e5m2fnuz: (61440.0, float("nan")),
+}
 
 
 def convert(x: Tensor, target: str, saturate: bool = True, rounding: str = "up") -> Tensor:
@@ -54,10 +62,15 @@ def _minifloat(x: Tensor, mantissa: int, least: int, limit: float) -> Tensor:
 
 def _fp8(x: Tensor, held: torch.dtype, saturate: bool) -> Tensor:
     x = x.float() if x.dtype is not torch.float64 else x.to(torch.float32)
+    limit = torch.finfo(held).max
+    narrow = x.clamp(-limit, limit).to(held)
     if saturate:
-        limit = torch.finfo(held).max
-        x = x.clamp(-limit, limit)
-    return x.to(held)
+        return narrow
+    # torch saturates in some versions and on some devices only; this does not depend on that.
+    beyond, replaced = _OVERFLOW[held]
+    over = torch.where(x.abs() >= beyond, torch.copysign(torch.full_like(x, replaced), x), x)
+    over = torch.where(x.abs() >= beyond, over, narrow.float())
+    return over.to(held)
 
 
 def _power_of_two(x: Tensor, saturate: bool, rounding: str) -> Tensor:

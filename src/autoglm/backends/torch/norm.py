@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -124,9 +125,9 @@ def dropout(node: Node, x: Tensor, ratio: Any = None, training: Any = None) -> A
     rate = 0.5 if ratio is None else float(_first(ratio))
     if not _first(training) or rate == 0.0:
         return x, torch.ones_like(x, dtype=torch.bool)
-    generator = torch.Generator(x.device)
-    generator.manual_seed(int(node["seed"] or 0))
-    mask = torch.rand(x.shape, generator=generator, device=x.device) >= rate
+    # NumPy's generator, as in ONNX's own cases: a seed gives one mask on every device.
+    draw = np.random.RandomState(node["seed"]).uniform(0, 1.0, tuple(x.shape))
+    mask = torch.from_numpy(np.asarray(draw >= rate)).to(x.device)
     return x * mask / (1 - rate), mask
 
 

@@ -16,7 +16,7 @@ Kernel: TypeAlias = Callable[..., Any]
 
 
 class Kind(Enum):
-    """What a kernel does with the dtypes that torch cannot compute in (uint16, uint32, uint64, fp8)."""
+    """What a kernel does with dtypes that torch cannot compute in: wide unsigned, fp8."""
 
     VALUE = "value"  # computes: unsigned integers go through int64
     ORDER = "order"  # compares: as VALUE, with uint64 mapped to int64 in the same order

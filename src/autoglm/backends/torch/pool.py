@@ -42,7 +42,7 @@ def max_pool(node: Node, x: Tensor) -> Any:
 def _places(node: Node, x: Tensor, shape: Window, wide: Sequence[int], places: Tensor) -> Tensor:
     """Places in the padded plane -> places in the whole input tensor."""
     sizes = x.shape[2:]
-    coordinates = []
+    coordinates: list[Tensor] = []
     for size, before in zip(reversed(wide), reversed(shape.begin), strict=True):
         coordinates.insert(0, places % size - before)
         places = places // size

@@ -92,9 +92,9 @@ def reduced(run: Kernel, node: Node, x: Tensor, axes: Any = None) -> Tensor:
         chosen = range(x.ndim)
     keep = bool(node["keepdims"])
     if x.ndim == 0 or not chosen:
-        result: Tensor = run(x.reshape(*x.shape, 1), [-1], False)
-        return result
-    result = run(x, [axis % x.ndim for axis in chosen], keep)
+        single: Tensor = run(x.reshape(*x.shape, 1), [-1], False)
+        return single
+    result: Tensor = run(x, [axis % x.ndim for axis in chosen], keep)
     return result
 
 
@@ -104,10 +104,10 @@ def place(run: Kernel, node: Node, x: Tensor) -> Tensor:
     if x.dtype is torch.bool:
         x = x.to(torch.uint8)
     if not node["select_last_index"]:
-        result: Tensor = run(x, axis, keep)
-        return result
-    result = run(x.flip(axis), axis, keep)
-    return x.shape[axis] - 1 - result
+        first: Tensor = run(x, axis, keep)
+        return first
+    last: Tensor = run(x.flip(axis), axis, keep)
+    return x.shape[axis] - 1 - last
 
 
 def _reduction(run: Kernel, kind: Kind = Kind.VALUE) -> Op:

@@ -1,4 +1,4 @@
-"""Resize and Upsample: per axis, a weighted sum of gathered neighbours; torch's own kernel where it agrees."""
+"""Resize: per axis a weighted sum of gathered neighbours; torch's kernel where it agrees."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ def _pytorch_half_pixel(x: Tensor, a: Axis) -> Tensor:
 
 
 def _align_corners(x: Tensor, a: Axis) -> Tensor:
-    return x * (a.given - 1) / (a.size - 1) if a.size > 1 else torch.zeros_like(x)
+    length = a.given * a.scale  # not rounded down, as in ONNX's own cases
+    return x * (a.given - 1) / (length - 1) if length != 1 else torch.zeros_like(x)
 
 
 def _asymmetric(x: Tensor, a: Axis) -> Tensor:
@@ -149,7 +150,7 @@ def upsample_7(node: Node, x: Tensor) -> Tensor:
 def _by_torch(node: Node, x: Tensor, axes: list[Axis]) -> bool:
     where = node["coordinate_transformation_mode"]
     spatial = x.ndim in (3, 4, 5) and min(a.axis for a in axes) >= 2
-    exact = all(a.size == a.given * a.scale for a in axes) or where == "align_corners"
+    exact = all(a.size == a.given * a.scale for a in axes)
     if not spatial or not exact or node["antialias"] or not x.dtype.is_floating_point:
         return False
     if node["mode"] == "nearest":

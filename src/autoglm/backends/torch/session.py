@@ -40,7 +40,7 @@ def _device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise BackendUnavailableError(
             "torch cannot use device {device!r}: {cause}",
-            hint="Name a device that `autoglm devices` lists, as torch spells it: cpu, cuda:0, npu:0.",
+            hint="Name a device as `autoglm devices` lists it: cpu, cuda:0, npu:0.",
             device=name,
             cause=str(error).splitlines()[0],
         ) from error
@@ -117,4 +117,4 @@ class TorchSession:
 
 
 def _storage(tensor: torch.Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
+    return int(tensor.untyped_storage().data_ptr())

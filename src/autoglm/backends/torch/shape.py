@@ -155,7 +155,8 @@ def range_(node: Node, start: Any, limit: Any, delta: Any) -> Tensor:
     """start, start + delta, ... before limit."""
     start, limit, delta = _scalar(start), _scalar(limit), _scalar(delta)
     count = max(math.ceil((limit - start) / delta), 0)
-    held = node.out()
+    whole = "int64" if isinstance(start, int) else "float32"  # where inference left it open
+    held = node.held(node.call.outputs[0] or node.call.inputs[0] or whole)
     exact = torch.float64 if held.is_floating_point else torch.int64
     # On the CPU: few accelerators have float64.
     return (torch.arange(count, dtype=exact) * delta + start).to(held).to(node.device)

@@ -57,7 +57,7 @@ def _same(shape: Window, sizes: Sequence[int], upper: bool) -> Window:
 
 
 def ceiled(shape: Window, sizes: Sequence[int]) -> Window:
-    """With more padding at the end, so that a last partial window counts; it must start before the end padding."""
+    """Padded more at the end: a last partial window counts if it starts before the end padding."""
     ends = []
     for size, k, s, before, after in zip(
         sizes, shape.spans(), shape.stride, shape.begin, shape.end, strict=True
