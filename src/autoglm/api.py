@@ -1,10 +1,7 @@
 """The verbs of the main job: check, compile, run, open; inspect and bench beside them.
 
-import autoglm
-report = autoglm.check("model.onnx", backend="openvino")        # before anything is compiled
-result = autoglm.compile("model.onnx", "out/", backend="auto")  # measured choice, bundle,
-certificates with autoglm.open("out/") as session:
-    outputs = session.run({"x": x})
+Each takes a model (a path, or an object that some frontend reads), an `AdaptConfig`, and keys of it
+as overrides: `autoglm.compile("model.onnx", "out/", backend="auto", precision="fp32")`.
 """
 
 from __future__ import annotations
@@ -12,32 +9,20 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoglm import registry
 from autoglm.config import AdaptConfig, merge
-from autoglm.errors import AccuracyError, AutoGLMError, FileMissingError
-from autoglm.spec import (
-    Alternative,
-    Certificate,
-    Device,
-    Feeds,
-    Fit,
-    Plan,
-    RunOptions,
-    TensorInfo,
-    Value,
-)
+from autoglm.errors import FileMissingError
+from autoglm.runtime.report import Report, make_report
+from autoglm.spec import Alternative, Certificate, Device, Feeds, Fit, RunOptions, Value
+from autoglm.tensor.files import write_error
 
 if TYPE_CHECKING:
     from autoglm.bundle.manifest import Bundle
-    from autoglm.plan.graph import Graph
-    from autoglm.rewrite.legalize import Rewrite
-    from autoglm.rewrite.prepare import PassResult
-    from autoglm.runtime.choose import Measurement, Samplings
-    from autoglm.runtime.prepare import Loaded, Planned
+    from autoglm.runtime.candidate import Measurement
     from autoglm.runtime.session import PlanSession
 
 __all__ = [
@@ -53,58 +38,6 @@ __all__ = [
     "ops",
     "run",
 ]
-
-_PROOF_SEEDS = (101, 202)
-_CALIBRATION_SEEDS = tuple(range(301, 309))
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What `check` says: the plan with its reasons and prices, and what was done to the model
-    first.
-    """
-
-    model: str
-    source: str  # where it was read from; "" for an object
-    frontend: str
-    digest: str
-    inputs: tuple[TensorInfo, ...]
-    outputs: tuple[TensorInfo, ...]
-    plan: Plan
-    graph: Graph
-    passes: tuple[PassResult, ...]
-    rewrites: tuple[Rewrite, ...]
-    notes: tuple[str, ...]
-    toolkits: dict[str, str]
-    config: AdaptConfig
-
-    @property
-    def fit(self) -> Fit:
-        """fits, fits with fallbacks, does not fit."""
-        return self.plan.fit
-
-    def to_dict(self) -> dict[str, Any]:
-        """The same as JSON."""
-        from autoglm.plan.explain import to_dict
-
-        nodes = self.graph.nodes
-        return {
-            "model": self.model,
-            "source": self.source,
-            "frontend": self.frontend,
-            "digest": self.digest,
-            "fit": self.fit.value,
-            "inputs": [asdict(i) for i in self.inputs],
-            "outputs": [asdict(o) for o in self.outputs],
-            "nodes": len(nodes),
-            "flops": sum(n.flops for n in nodes),
-            "plan": to_dict(self.plan),
-            "passes": [asdict(p) for p in self.passes],
-            "rewrites": [asdict(r) for r in self.rewrites],
-            "notes": list(self.notes),
-            "toolkits": self.toolkits,
-            "config": self.config.model_dump(mode="json", exclude_unset=True),
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +83,7 @@ def check(
         for p in plans
         if p is not best and p.plan.fit is not Fit.NO
     )
-    return _report(loaded, best, config, others)
+    return make_report(loaded, best, config, others)
 
 
 def compile(
@@ -171,6 +104,7 @@ def compile(
     nothing takes the model.
     """
     from autoglm.bundle.manifest import read_bundle, write_bundle
+    from autoglm.runtime.candidate import Search
     from autoglm.runtime.choose import choose
     from autoglm.runtime.machine import machine
     from autoglm.runtime.prepare import load, require_installed
@@ -180,20 +114,16 @@ def compile(
         require_installed([config.backend])
     progress("reading the model")
     loaded = load(source, config, example_inputs=example_inputs)
-    samplings = _samplings(loaded.inputs, config)
+    from autoglm.runtime.samples import make_samplings
+
+    samplings = make_samplings(loaded.inputs, config)
     with tempfile.TemporaryDirectory(prefix="autoglm-compile-", dir=_work_folder(out)) as work:
-        winner, table = choose(
-            loaded,
-            config,
-            machine(),
-            samplings,
-            Path(work),
-            use_cache=not force,
-            progress=progress,
+        search = Search(
+            loaded, config, machine(), samplings, Path(work), use_cache=not force, progress=progress
         )
+        winner, table = choose(search)
         assert winner.built is not None
-        _require_accurate(loaded, winner.certificates, config)
-        report = _report(loaded, winner.planned, config, ())
+        report = make_report(loaded, winner.planned, config, ())
         progress("writing the bundle")
         write_bundle(
             Path(out),
@@ -328,6 +258,7 @@ def bench(
     noise is worth.
     """
     from autoglm.runtime.measure import bench_sessions
+    from autoglm.runtime.samples import make_samplings
 
     config = merge(config, **overrides)
     plain = {"precision": "fp32", "accept_accuracy": True}
@@ -339,7 +270,7 @@ def bench(
         for name, what, how in names:
             sessions[name] = open(what, how)
         first = sessions["this"]
-        values = feeds if feeds is not None else _samplings(first.inputs, config).proof[0]
+        values = feeds if feeds is not None else make_samplings(first.inputs, config).proof[0]
         return bench_sessions(sessions, values, budget_s=budget_s)
     finally:
         for session in sessions.values():
@@ -378,82 +309,14 @@ def _check_engines(config: AdaptConfig) -> list[str]:
     return [n for n in installed() if n not in ("numpy", "reference")] or installed()
 
 
-def _report(
-    loaded: Loaded, planned: Planned, config: AdaptConfig, others: tuple[Alternative, ...]
-) -> Report:
-    plan = replace(planned.plan, alternatives=(*planned.plan.alternatives, *others))
-    return Report(
-        model=loaded.name,
-        source=loaded.source,
-        frontend=loaded.frontend,
-        digest=loaded.digest,
-        inputs=loaded.inputs,
-        outputs=loaded.outputs,
-        plan=plan,
-        graph=planned.graph,
-        passes=loaded.passes,
-        rewrites=planned.rewrites,
-        notes=(*loaded.notes, *planned.graph.notes),
-        toolkits={name: table.toolkit for name, table in planned.tables.items()},
-        config=config,
-    )
-
-
-def _samplings(inputs: tuple[TensorInfo, ...], config: AdaptConfig) -> Samplings:
-    from autoglm.runtime.choose import Samplings
-    from autoglm.tensor.disk import random_feeds
-
-    notes: list[str] = []
-    given = _feeds(config.inputs)
-    calibration = _feeds(config.calibration)
-    if not calibration:
-        if config.precision in ("int8", "auto"):
-            notes.append(
-                "int8 was calibrated on seeded random data: give --calibration for accuracy"
-            )
-            calibration = [random_feeds(inputs, seed) for seed in _CALIBRATION_SEEDS]
-    elif not given and len(calibration) > 3:
-        # What calibrated the model must not also prove it.
-        given = calibration[::4]
-        calibration = [f for i, f in enumerate(calibration) if i % 4]
-    proof = given or [random_feeds(inputs, seed) for seed in _PROOF_SEEDS]
-    return Samplings(tuple(calibration), tuple(proof), tuple(notes))
-
-
-def _feeds(path: str) -> list[Feeds]:
-    """One feed a file: a file, or every file of a folder in name order."""
-    from autoglm.tensor.disk import load_arrays
-
-    if not path:
-        return []
-    place = Path(path)
-    if not place.exists():
-        raise FileMissingError("No such file or folder: {path}.", path=path)
-    files = sorted(p for p in place.iterdir() if p.is_file()) if place.is_dir() else [place]
-    return [load_arrays(file) for file in files]
-
-
-def _require_accurate(
-    loaded: Loaded, certificates: Sequence[Certificate], config: AdaptConfig
-) -> None:
-    failed = [c for c in certificates if not c.passed]
-    if failed and not config.accept_accuracy:
-        worst = max(failed, key=lambda c: c.max_relative_error)
-        raise AccuracyError(
-            "{model}: {subject} is off by {error:.2g}, {tolerance:.2g} is allowed.",
-            model=loaded.name,
-            subject=worst.subject,
-            error=worst.max_relative_error,
-            tolerance=worst.tolerance,
-        )
-
-
 def _is_bundle(source: object) -> bool:
     return isinstance(source, str | Path) and (Path(source) / "bundle.json").is_file()
 
 
 def _origin(source: object) -> object:
-    """The model that a bundle was made from: other engines need it, the artifacts are for one each."""
+    """The model that a bundle was made from: other engines need it, the artifacts are for one
+    each.
+    """
     if not _is_bundle(source):
         return source
     origin = inspect(str(source)).get("report", {}).get("source", "")
@@ -474,7 +337,5 @@ def _work_folder(out: str | Path) -> Path:
     try:
         parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise AutoGLMError(
-            "Cannot write to {path}: {why}.", path=str(parent), why=error.strerror
-        ) from error
+        raise write_error(parent, error) from error
     return parent

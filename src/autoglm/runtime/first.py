@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from autoglm.errors import BackendError, UnsupportedOperatorError
 from autoglm.runtime.build import plan_and_build
-from autoglm.runtime.choose import options_of
+from autoglm.runtime.candidate import options_of
 from autoglm.runtime.prepare import Loaded, Planned, installed, plan_for
 from autoglm.runtime.session import PlanSession, open_parts
 from autoglm.spec import Fit, RunOptions
@@ -54,7 +54,8 @@ def _ranked(
 ) -> list[Planned]:
     plans: list[Planned] = []
     for name in engines:
-        planned = plan_for(loaded, name, config, machine, precision=precision)  # type: ignore[arg-type]
+        planned = plan_for(loaded, name, config, machine, precision=precision)  # type:
+        ignore[arg - type]
         if planned.plan.fit is Fit.FITS:
             # Engines come in order of trust, so the first full yes is the answer.
             return [planned, *sorted(plans, key=lambda p: _RANK[p.plan.fit])]
@@ -72,7 +73,7 @@ def _open(
 
     try:
         planned, built = plan_and_build(
-            loaded, planned, config, options_of(config, precision, ()), folder, use_cache=use_cache
+            loaded, planned, config, options_of(config, precision), folder, use_cache=use_cache
         )
         return open_parts(
             planned.plan.partitions,

@@ -22,12 +22,12 @@ _REFERENCE_FLOPS = 3e8
 class Golden:
     """Runs a model in fp32 with no optimisation, handing out any intermediate tensor asked for."""
 
-    def __init__(self, model: ir.Model, tensors: Iterable[str] = (), *, flops: float = 0.0) -> None:
+    def __init__(self, model: ir.Model, tensors: Iterable[str] = ()) -> None:
         from autoglm.rewrite.extract import outputs_all
 
         self._folder = tempfile.TemporaryDirectory(prefix="autoglm-golden-")
         self.engine, self._session = _open(
-            outputs_all(model, list(tensors)), Path(self._folder.name), flops
+            outputs_all(model, list(tensors)), Path(self._folder.name)
         )
 
     def run(self, feeds: Feeds) -> dict[str, Value]:
@@ -46,10 +46,10 @@ class Golden:
         self.close()
 
 
-def _open(model: ir.Model, folder: Path, flops: float) -> tuple[str, Session]:
+def _open(model: ir.Model, folder: Path) -> tuple[str, Session]:
     options = CompileOptions(optimize=False)
     reasons: list[str] = []
-    for name in _order(model, flops):
+    for name in _order(model):
         plug = registry.backend(name)
         place = folder / name
         place.mkdir()
@@ -63,11 +63,13 @@ def _open(model: ir.Model, folder: Path, flops: float) -> tuple[str, Session]:
     )
 
 
-def _order(model: ir.Model, flops: float) -> Sequence[str]:
+def _order(model: ir.Model) -> Sequence[str]:
     """Trusted engines first: one whose table has a measured yes for every node."""
-    from autoglm.rewrite.facts import node_facts
+    from autoglm.plan import graph_of
 
-    facts = node_facts(model)
+    graph = graph_of(model)
+    facts = [n.facts for n in graph.nodes]
+    flops = sum(n.flops for n in graph.nodes)
     engines = (
         ("reference", "onnxruntime") if flops < _REFERENCE_FLOPS else ("onnxruntime", "reference")
     )

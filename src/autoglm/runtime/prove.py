@@ -1,0 +1,158 @@
+"""Build each candidate and compare its answer with fp32; raise operators where int8 is too
+coarse.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from autoglm.errors import AutoGLMError
+from autoglm.runtime.build import plan_and_build
+from autoglm.runtime.candidate import Candidate, Samplings, Search, options_of
+from autoglm.runtime.certify import certify, first_divergence
+from autoglm.runtime.golden import Golden
+from autoglm.runtime.sensitive import raise_order
+from autoglm.runtime.session import open_parts
+from autoglm.spec import RunOptions, Value
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+# Shares of the quantisable operators that are raised to fp32, one step after another.
+_RAISES = (0.15, 0.35, 0.6)
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """The golden engine's values for each calibration and each proof feed."""
+
+    golden: str
+    calibration: tuple[dict[str, Value], ...]
+    proof: tuple[dict[str, Value], ...]
+
+
+def prove(search: Search, pool: Sequence[Candidate]) -> None:
+    """Give every candidate a session and certificates, or the reason why it is rejected."""
+    search.progress("computing the fp32 answer")
+    whole = _answers(search.loaded.model, (), search.samplings)
+    for candidate in pool:
+        answers = whole
+        if len(candidate.planned.plan.partitions) > 1:
+            # What crosses its partitions may only exist after its own decompositions.
+            answers = _answers(candidate.planned.model, _crossing(candidate), search.samplings)
+        _prove_one(search, candidate, answers)
+
+
+def name_culprits(search: Search, pool: Sequence[Candidate]) -> None:
+    """Add to each rejection which operator diverges first, where one engine runs the whole
+    model.
+    """
+    search.progress("looking for the first operator that diverges")
+    for number, candidate in enumerate(pool):
+        if not candidate.certificates or not candidate.alone:
+            continue
+        try:
+            node = first_divergence(
+                candidate.planned.model,
+                candidate.alone,
+                options_of(
+                    search.config,
+                    candidate.precision,
+                    search.samplings.calibration,
+                    candidate.keep_high,
+                ),
+                search.samplings.proof[0],
+                search.work / f"diverge-{number}",
+                max_error=search.config.max_error,
+            )
+        except AutoGLMError as error:
+            candidate.rejected += f"; the first operator was not found: {error}"
+            continue
+        if node:
+            candidate.rejected += f"; the first operator that diverges is {node}"
+            candidate.certificates = [
+                replace(c, first_divergence=node) for c in candidate.certificates
+            ]
+
+
+def _answers(model: ir.Model, tensors: Sequence[str], samplings: Samplings) -> Answers:
+    with Golden(model, tensors) as golden:
+        calibration = tuple(golden.run(f) for f in samplings.calibration) if tensors else ()
+        return Answers(golden.engine, calibration, tuple(golden.run(f) for f in samplings.proof))
+
+
+def _crossing(candidate: Candidate) -> list[str]:
+    model = candidate.planned.model.graph
+    given = {v.name for v in model.inputs} | set(model.initializers)
+    parts = candidate.planned.plan.partitions
+    return sorted({t for p in parts for t in (*p.inputs, *p.outputs)} - given)
+
+
+def _prove_one(search: Search, candidate: Candidate, answers: Answers) -> None:
+    for keep_high in _raises(candidate):
+        candidate.keep_high = keep_high
+        search.progress(f"compiling {candidate.name}")
+        try:
+            _build_one(search, candidate, answers)
+        except AutoGLMError as error:
+            candidate.rejected = f"{error.code}: {str(error)[:300]}"
+            return
+        failed = [c for c in candidate.certificates if not c.passed]
+        if not failed or search.config.accept_accuracy:
+            candidate.rejected = ""
+            return
+        worst = max(failed, key=lambda c: c.max_relative_error)
+        candidate.rejected = (
+            f"{worst.subject} is off by {worst.max_relative_error:.2g} of its largest value "
+            f"({worst.tolerance:.2g} is allowed), SQNR {worst.sqnr_db:.1f} dB"
+        )
+        candidate.close()
+
+
+def _raises(candidate: Candidate) -> list[frozenset[str]]:
+    """Which nodes to keep in fp32, from none to more, for a precision that can mix."""
+    if not candidate.precision.startswith("int8"):
+        return [frozenset()]
+    order = raise_order(candidate.planned.graph)
+    counts = dict.fromkeys((0, *(round(len(order) * share) for share in _RAISES)))
+    return [frozenset(order[:count]) for count in counts]
+
+
+def _build_one(search: Search, candidate: Candidate, answers: Answers) -> None:
+    config, samplings = search.config, search.samplings
+    place = search.work / f"{candidate.name.replace(' ', '-')}-{id(candidate)}"
+    shutil.rmtree(place, ignore_errors=True)
+    candidate.planned, candidate.built = plan_and_build(
+        search.loaded,
+        candidate.planned,
+        config,
+        options_of(config, candidate.precision, samplings.calibration, candidate.keep_high),
+        place,
+        answers=answers.calibration,
+        use_cache=search.use_cache,
+    )
+    if (
+        set(_crossing(candidate)) - set(answers.proof[0])
+        and len(candidate.planned.plan.partitions) > 1
+    ):
+        # Planned anew after a refusal: other tensors cross now.
+        answers = _answers(candidate.planned.model, _crossing(candidate), samplings)
+    candidate.session = open_parts(
+        candidate.planned.plan.partitions,
+        candidate.built.artifacts,
+        place,
+        search.loaded.inputs,
+        search.loaded.outputs,
+        RunOptions(device=config.device, threads=config.threads),
+    )
+    candidate.certificates = certify(
+        candidate.session,
+        answers.golden,
+        answers.proof,
+        samplings.proof,
+        precision=candidate.precision,
+        max_error=config.max_error,
+    )
