@@ -57,7 +57,7 @@ def cache_key(
 
 
 def get(key: str, *, root: Path | None = None) -> Path | None:
-    """The folder kept under `key`, every hash checked; None where there is none. Do not write to it.
+    """The folder kept under `key`, every hash checked, or None. Do not write to it.
 
     A damaged entry is removed and counts as none.
     """
