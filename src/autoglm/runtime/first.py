@@ -18,6 +18,7 @@ from autoglm.spec import Fit, RunOptions
 
 if TYPE_CHECKING:
     from autoglm.config import AdaptConfig
+    from autoglm.plan import Machine
 
 _RANK = {Fit.FITS: 0, Fit.FALLBACKS: 1, Fit.NO: 2}
 
@@ -50,12 +51,11 @@ def open_first(loaded: Loaded, config: AdaptConfig, *, use_cache: bool = False) 
 
 
 def _ranked(
-    loaded: Loaded, engines: list[str], config: AdaptConfig, precision: str, machine: object
+    loaded: Loaded, engines: list[str], config: AdaptConfig, precision: str, machine: Machine
 ) -> list[Planned]:
     plans: list[Planned] = []
     for name in engines:
-        planned = plan_for(loaded, name, config, machine, precision=precision)  # type:
-        ignore[arg - type]
+        planned = plan_for(loaded, name, config, machine, precision=precision)
         if planned.plan.fit is Fit.FITS:
             # Engines come in order of trust, so the first full yes is the answer.
             return [planned, *sorted(plans, key=lambda p: _RANK[p.plan.fit])]
