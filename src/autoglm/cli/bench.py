@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from autoglm.cli.common import Debug, Json, Source, backend_names, limits
+from autoglm.cli.common import Debug, Json, Source, backend_names, limits, verb
 from autoglm.cli.options import Adapt, configurable
 
 Against = Annotated[
@@ -48,4 +48,4 @@ def bench(
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command()(bench)
+    app.command()(verb(bench))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from autoglm.cli.common import Debug, Html, Json, Source, limits
+from autoglm.cli.common import Debug, Html, Json, Source, limits, verb
 from autoglm.cli.options import Adapt, configurable
 from autoglm.spec import EXIT
 
@@ -42,4 +42,4 @@ def check(
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command()(check)
+    app.command()(verb(check))

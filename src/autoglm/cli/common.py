@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,6 +28,19 @@ Html = Annotated[
     typer.Option("--report", metavar="FILE.html", help="Write one self-contained HTML page."),
 ]
 _RESERVE = 0.9
+
+
+def verb(command: Callable[..., int]) -> Callable[..., int]:
+    """A command whose stdout carries its result and nothing else."""
+
+    @functools.wraps(command)
+    def wrapper(*args: Any, **values: Any) -> int:
+        from autoglm.cli.output import reserved_stdout
+
+        with reserved_stdout():
+            return command(*args, **values)
+
+    return wrapper
 
 
 @contextmanager

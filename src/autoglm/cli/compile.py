@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from autoglm.cli.common import Debug, Html, Json, Source, limits
+from autoglm.cli.common import Debug, Html, Json, Source, limits, verb
 from autoglm.cli.options import Adapt, configurable
 
 Out = Annotated[
@@ -54,4 +54,4 @@ def compile(
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command()(compile)
+    app.command()(verb(compile))

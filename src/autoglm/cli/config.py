@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from autoglm.cli.common import Debug, Json
+from autoglm.cli.common import Debug, Json, verb
 from autoglm.cli.options import Adapt, configurable
 
 config = typer.Typer(help="The adaptation config.", rich_markup_mode=None)
 
 
 @config.command()
+@verb
 def schema(json: Json = False, debug: Debug = False) -> int:
     """Print the JSON Schema of the config file."""
     from autoglm.cli.output import emit_json
@@ -24,6 +25,7 @@ def schema(json: Json = False, debug: Debug = False) -> int:
 
 
 @config.command()
+@verb
 @configurable()
 def show(adapt: Adapt, json: Json = False, debug: Debug = False) -> int:
     """Print the config in force: the file's keys, the options over them, the defaults."""
@@ -34,6 +36,7 @@ def show(adapt: Adapt, json: Json = False, debug: Debug = False) -> int:
 
 
 @config.command()
+@verb
 def validate(
     file: Annotated[Path, typer.Argument(metavar="FILE", help=".json, .yaml or .toml")],
     json: Json = False,
@@ -53,6 +56,7 @@ def validate(
 
 
 @config.command()
+@verb
 def passes(json: Json = False, debug: Debug = False) -> int:
     """List the graph passes that `passes` switches, with what each does."""
     from autoglm.cli.output import emit_json

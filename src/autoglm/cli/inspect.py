@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from autoglm.cli.common import Debug, Json
+from autoglm.cli.common import Debug, Json, verb
 
 Folder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that `compile` wrote.")]
 Verify = Annotated[bool, typer.Option("--verify", help="Check the hash of every file as well.")]
@@ -40,4 +40,4 @@ def inspect(
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command()(inspect)
+    app.command()(verb(inspect))

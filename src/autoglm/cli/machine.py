@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from autoglm.cli.common import Debug, Json
+from autoglm.cli.common import Debug, Json, verb
 
 
 def devices(json: Json = False, debug: Debug = False) -> int:
@@ -41,5 +41,5 @@ def backends(json: Json = False, debug: Debug = False) -> int:
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command()(devices)
-    app.command()(backends)
+    app.command()(verb(devices))
+    app.command()(verb(backends))

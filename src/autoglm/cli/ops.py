@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from autoglm.cli.common import Debug, Json
+from autoglm.cli.common import Debug, Json, verb
 
 Backend = Annotated[str, typer.Option("--backend", "-b", metavar="NAME", help="Whose table.")]
 ops = typer.Typer(help="Show or measure a backend's capability table.", rich_markup_mode=None)
 
 
 @ops.callback(invoke_without_command=True)
+@verb
 def show(
     context: typer.Context,
     backend: Annotated[str, typer.Option("--backend", "-b", metavar="NAME")] = "",
@@ -38,6 +40,43 @@ def show(
 
         show_ops(facts)
     return 0
+
+
+@ops.command()
+@verb
+def measure(
+    backend: Backend,
+    out: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="For the pack.")],
+    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Cases at a time.")] = 1,
+    timeout_s: Annotated[float, typer.Option("--timeout-s", help="For one case.")] = 20.0,
+    json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Run every operator case on the installed version and write its pack.
+
+    Where the folder already holds a pack of this version, says what changed and ends with 1.
+    """
+    from autoglm.catalog.packs import read_pack
+    from autoglm.cli.output import counter, emit_json, stdout
+    from autoglm.messages import tr
+    from autoglm.registry import backend as find
+    from autoglm.testing import measure as kit
+
+    old = out / f"{backend}-{find(backend).version()}.json"
+    before = read_pack(old) if old.is_file() else None
+    with counter(tr("measuring {backend}", backend=backend)) as progress:
+        pack = kit.measure(backend, progress=progress, jobs=jobs, timeout_s=timeout_s)
+    path = kit.write_pack(pack, out)
+    diff = kit.diff_packs(before, pack) if before is not None else None
+    if json:
+        emit_json({"pack": str(path), "toolkit": pack.toolkit, "diff": diff})
+    else:
+        for sign, lines in (
+            (("+", diff.added), ("-", diff.removed), ("~", diff.changed)) if diff else ()
+        ):
+            stdout().writelines(f"{sign} {line}\n" for line in lines)
+        stdout().write(tr("written: {path}", path=path) + "\n")
+    return int(diff is not None and not diff.same)
 
 
 def register(app: typer.Typer) -> None:

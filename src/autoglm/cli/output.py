@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -22,15 +22,26 @@ _stdout: TextIO | None = None
 
 
 def protect_stdout() -> None:
-    """Keep stdout for results: what engines print, also from native code, goes to stderr."""
-    global _stdout
+    """Keep stdout for results: what native code prints goes to stderr from here on."""
     try:
         sys.stdout.flush()
-        _stdout = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="replace", newline="")
+        kept = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="replace", newline="")
         os.dup2(2, 1)
     except OSError:  # a stream is closed; results then go wherever Python sends them
         return
-    sys.stdout = sys.stderr
+    sys.stdout = kept
+
+
+@contextmanager
+def reserved_stdout() -> Iterator[None]:
+    """While a command works, what libraries print goes to stderr; its result alone to stdout."""
+    global _stdout
+    before, _stdout = _stdout, stdout()
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _stdout = before
 
 
 def stdout() -> TextIO:
@@ -123,8 +134,21 @@ def note(text: str) -> None:
 @contextmanager
 def progress(title: str) -> Iterator[Callable[[str], None]]:
     """A moving line on stderr that names the current step; nothing where stderr is no terminal."""
+    with _bar(title) as update:
+        yield lambda step: update(description=printable(step))
+
+
+@contextmanager
+def counter(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr for work that is counted: call it with done and total."""
+    with _bar(title) as update:
+        yield lambda done, total: update(completed=done, total=total)
+
+
+@contextmanager
+def _bar(title: str) -> Iterator[Callable[..., None]]:
     if not sys.stderr.isatty():
-        yield lambda _: None
+        yield lambda **_: None
         return
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -136,7 +160,7 @@ def progress(title: str) -> Iterator[Callable[[str], None]]:
     )
     with Progress(*columns, console=console(error=True), transient=True) as bar:
         task = bar.add_task(title, total=None)
-        yield lambda step: bar.update(task, description=printable(step))
+        yield lambda **facts: bar.update(task, **facts)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -16,7 +16,7 @@ from autoglm.spec import Certificate, Fit, Verdict
 
 if TYPE_CHECKING:
     from autoglm.api import Report
-    from autoglm.runtime.choose import Measurement
+    from autoglm.runtime.candidate import Measurement
 
 _HERE = Path(__file__).parent
 _VERDICT_CLASS = {Fit.FITS: "fits", Fit.FALLBACKS: "falls", Fit.NO: "no"}

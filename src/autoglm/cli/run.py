@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autoglm.cli.common import Debug, Json, Source, limits
+from autoglm.cli.common import Debug, Json, Source, limits, verb
 from autoglm.cli.options import Adapt, configurable
 
 if TYPE_CHECKING:
@@ -98,4 +98,4 @@ def random_or_refuse(session: Session, random: bool, seed: int, dims: list[str])
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command()(run)
+    app.command()(verb(run))

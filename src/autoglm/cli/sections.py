@@ -15,7 +15,7 @@ from autoglm.spec import Certificate, Partition, Plan, Verdict
 
 if TYPE_CHECKING:
     from autoglm.api import Report
-    from autoglm.runtime.choose import Measurement
+    from autoglm.runtime.candidate import Measurement
 
 
 def partitions(plan: Plan) -> str:
