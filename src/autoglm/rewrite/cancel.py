@@ -46,7 +46,7 @@ class MergeTransposes(Rule):
 
 
 class PushTransposeThroughUnary(Rule):
-    """f(Transpose(x)) -> Transpose(f(x)), so that f stays beside its producer and transposes meet."""
+    """f(Transpose(x)) -> Transpose(f(x)): f stays beside its producer, and transposes meet."""
 
     title = "transpose-unary"
     ends = UNARY

@@ -19,7 +19,7 @@ _RANDOM = {
 
 
 def bypass(node: ir.Node) -> bool:
-    """Let every reader of the node's first output read its first input; False where a name forbids."""
+    """Let readers of the first output read the first input; False where a name forbids it."""
     source, value = node.inputs[0], node.outputs[0]
     graph = node.graph
     if source is None or graph is None:

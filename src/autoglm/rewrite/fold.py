@@ -20,15 +20,16 @@ GROWTH_BYTES = 1 << 20
 INPUT_BYTES = 1 << 26  # larger weights stay mapped; engines fold them where it pays
 
 # Pure operators whose result the onnx reference computes as every engine does.
-FOLDABLE = frozenset(
-    "Abs Acos Acosh Add And Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor "
-    "Cast CastLike Ceil Clip Concat ConstantOfShape Cos Cosh CumSum DepthToSpace Div Equal Erf Exp "
-    "Expand EyeLike Flatten Floor Gather GatherElements GatherND Gemm Greater GreaterOrEqual Identity "
-    "IsInf IsNaN Less LessOrEqual Log MatMul Max Mean Min Mod Mul Neg Not OneHot Or Pad Pow Range "
-    "Reciprocal ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum Relu Reshape Round ScatterElements "
-    "ScatterND Shape Sigmoid Sign Sin Sinh Size Slice SpaceToDepth Split Sqrt Squeeze Sub Sum Tan Tanh "
-    "Tile Transpose Trilu Unsqueeze Where Xor".split()
-)
+_NAMES = """
+Abs Acos Acosh Add And Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr
+BitwiseXor Cast CastLike Ceil Clip Concat ConstantOfShape Cos Cosh CumSum DepthToSpace Div
+Equal Erf Exp Expand EyeLike Flatten Floor Gather GatherElements GatherND Gemm Greater
+GreaterOrEqual Identity IsInf IsNaN Less LessOrEqual Log MatMul Max Mean Min Mod Mul Neg Not
+OneHot Or Pad Pow Range Reciprocal ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum Relu
+Reshape Round ScatterElements ScatterND Shape Sigmoid Sign Sin Sinh Size Slice SpaceToDepth
+Split Sqrt Squeeze Sub Sum Tan Tanh Tile Transpose Trilu Unsqueeze Where Xor
+"""
+FOLDABLE = frozenset(_NAMES.split())
 
 
 def lift_constants(model: ir.Model) -> int:

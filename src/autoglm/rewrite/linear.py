@@ -172,7 +172,7 @@ class FoldConvScale(Rule):
 
 
 class FoldMatMulScale(Rule):
-    """Mul(MatMul(x, w), c) -> MatMul(x, w * c), for a constant of one element and a small weight."""
+    """Mul(MatMul(x, w), c) -> MatMul(x, w * c), for one constant and a small weight."""
 
     title = "matmul-scale"
     ends = ("Mul",)

@@ -1,8 +1,8 @@
 """One rewrite rule = one small class; this applies many of them in one sweep that stays linear.
 
 A rule is onnxscript's `pattern / check / rewrite`. What is added here: rules are looked up by the
-operator they end in, so a graph is walked once however many rules there are; new nodes get a readable
-name and the sources of what they replace; values the rule creates get unique names.
+operator they end in, so a graph is walked once however many rules there are; new nodes get a
+readable name and the sources of what they replace; values the rule creates get unique names.
 """
 
 from __future__ import annotations
@@ -152,32 +152,52 @@ def _sweep(
                 continue
             budget -= 1
             counts[str(rule.name)] += 1
-            replace(graph, node, delta.match.nodes, delta, names, str(rule.name))
+            _install(graph, node, delta, names, str(rule.name))
             pending.extendleft(reversed(delta.new_nodes))
             pending.extend(n for v in delta.new_outputs for n in v.consumers())
             break
 
 
+def _install(graph: ir.Graph, node: ir.Node, delta: Any, names: Names, rule: str) -> None:
+    found = delta.match
+    replace(
+        graph,
+        node,
+        found.nodes,
+        delta.new_nodes,
+        delta.new_initializers,
+        found.outputs,
+        delta.new_outputs,
+        names,
+        rule,
+    )
+
+
 def replace(
-    graph: ir.Graph, root: ir.Node, old: Iterable[ir.Node], delta: Any, names: Names, rule: str
+    graph: ir.Graph,
+    root: ir.Node,
+    old: Sequence[ir.Node],
+    new: Sequence[ir.Node],
+    initializers: Iterable[ir.Value],
+    old_values: Sequence[ir.Value],
+    new_values: Sequence[ir.Value],
+    names: Names,
+    rule: str,
 ) -> None:
-    """Put a replacement in the place of `root` and the other matched nodes."""
-    old = list(old)
-    stamp(old, delta.new_nodes, names, rule)
-    base = delta.new_nodes[0].name if delta.new_nodes else node_name(root)
-    for value in delta.new_initializers:
+    """Put new nodes in the place of `root` and the other old ones; nothing else is renamed."""
+    stamp(old, new, names, rule)
+    base = new[0].name if new else node_name(root)
+    for value in initializers:
         value.name = names.new(f"{base}/{value.name or 'constant'}")
         if value.const_value is not None:
             value.const_value.name = value.name
         graph.register_initializer(value)
-    kept = {id(v) for v in delta.new_outputs}
-    for node in delta.new_nodes:
+    kept = {id(v) for v in new_values}
+    for node in new:
         for position, value in enumerate(node.outputs):
-            if id(value) not in kept:
+            if id(value) not in kept and value.name != "":
                 value.name = names.new(f"{node.name}:{position}")
-    ir.convenience.replace_nodes_and_values(
-        graph, root, old, delta.new_nodes, delta.match.outputs, delta.new_outputs
-    )
+    ir.convenience.replace_nodes_and_values(graph, root, old, new, old_values, new_values)
 
 
 def stamp(old: Iterable[ir.Node], new: Sequence[ir.Node], names: Names, rule: str) -> None:
