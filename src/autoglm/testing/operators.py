@@ -462,7 +462,7 @@ def _indexing() -> Iterator[Spec]:
     yield Spec(
         "OneHot",
         lambda m: [m.p(3), Constant(_int(4)), Constant(_floats(0, 1))],
-        dtypes=("int64", "int32", "float32"),
+        dtypes=("int64", "int32"),
     )
 
 

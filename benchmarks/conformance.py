@@ -1,0 +1,75 @@
+"""onnx's backend suite on `backend="auto"`: how much passes, what is refused, who ran it.
+
+    python benchmarks/conformance.py [--jobs 2] [--timeout 20] [--filter REGEX] [--out FILE.json]
+
+The reference evaluator runs nothing here. Exit status 1 when the bar is missed: 1,950 of 2,033, at
+most 5 answered
+wrongly, no crash, no time-out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import time
+from collections import Counter
+from dataclasses import asdict
+
+from autoglm.testing.onnx_suite import Outcome, suite_cases
+from autoglm.testing.worker import Lost, ask_all
+
+PASSES, WRONG = 1950, 5
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--timeout", type=float, default=20.0)
+    parser.add_argument("--filter", default="")
+    parser.add_argument("--out", default="")
+    options = parser.parse_args()
+    started = time.time()
+    cases = [c for c in suite_cases() if re.search(options.filter, c.name)]
+    answers = ask_all(
+        "autoglm.testing.onnx_suite:runner", (), cases, jobs=options.jobs, timeout_s=options.timeout
+    )
+    found = {c.name: _outcome(a) for c, a in zip(cases, answers, strict=True)}
+    seconds = time.time() - started
+    if options.out:
+        with open(options.out, "w") as file:
+            json.dump({name: asdict(o) for name, o in found.items()}, file, indent=1)
+    return report(found, seconds, whole=not options.filter)
+
+
+def _outcome(answer: Outcome | Lost) -> Outcome:
+    return Outcome(answer.kind, answer.detail) if isinstance(answer, Lost) else answer
+
+
+def report(found: dict[str, Outcome], seconds: float, *, whole: bool) -> int:
+    """Print the figures; 0 when the bar is met."""
+    counts = Counter(o.status for o in found.values())
+    print(f"cases    {len(found)} in {seconds:.0f} s")
+    for status in ("pass", "refused", "wrong", "crash", "timeout"):
+        print(f"{status:8} {counts[status]}")
+    for status in ("wrong", "crash", "timeout", "refused"):
+        for name, outcome in found.items():
+            if outcome.status == status:
+                print(f"  {status}: {name} ({'+'.join(outcome.engines)}) {outcome.reason[:160]}")
+    passed = Counter("+".join(o.engines) for o in found.values() if o.status == "pass")
+    print("passes by engines:")
+    for engines, count in passed.most_common():
+        print(f"  {count:5} {engines}")
+    kernels = sum(n for engines, n in passed.items() if "numpy" in engines.split("+"))
+    print(f"passes that needed a NumPy kernel of our own: {kernels}")
+    print(f"passes that needed the reference evaluator: {passed['reference']}")
+    met = counts["pass"] >= PASSES and counts["wrong"] <= WRONG
+    met = met and not counts["crash"] and not counts["timeout"]
+    if whole:
+        print(f"bar ({PASSES} pass, at most {WRONG} wrong, no crash): {'met' if met else 'MISSED'}")
+    return 0 if met or not whole else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
