@@ -23,7 +23,7 @@ _SPACES = "aten|prims|prim|torchvision|quantized_decomposed"
 _HIGHER = """cond while_loop scan associative_scan map_impl wrap_with_set_grad_enabled
 wrap_with_autocast""".split()
 _TARGET = re.compile(
-    rf"torch\.ops\.(?:{_SPACES})\.[a-zA-Z0-9_]+(?:\.[a-zA-Z0-9_]+)?"
+    rf"torch\.ops\.(?:{_SPACES})\.(?!from_file)[a-zA-Z0-9_]+(?:\.[a-zA-Z0-9_]+)?"
     rf"|torch\.ops\.higher_order\.(?:{'|'.join(_HIGHER)})"
     r"|torch\.sym_(?:float|int|ite|max|min|not|sum)|torch\._sym_sqrt"
     r"|_operator\.(?:add|sub|mul|truediv|floordiv|mod|pow|neg|pos|abs|eq|ne|lt|le|gt|ge|and_|or_|xor"
