@@ -53,6 +53,12 @@ def compile_model(model: ir.Model, options: CompileOptions, out: Path) -> Artifa
             precision=options.precision,
             cause=support.reason if support else f"known are {', '.join(precisions())}",
         )
+    if options.keep_high and options.precision in ("bf16", "fp16"):
+        raise ConfigError(
+            "OpenVINO computes a whole model in {precision}; it cannot keep single nodes in fp32.",
+            hint="Leave those nodes to another backend, or ask for fp32 or int8.",
+            precision=options.precision,
+        )
     _refuse_narrowed(model)
     inputs, outputs = input_infos(model), output_infos(model)
     work = out / "work"

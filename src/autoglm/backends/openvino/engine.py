@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -18,11 +20,29 @@ TYPE = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 _GROUP = {"int8-dynamic": "128"}
 
 
+@contextmanager
+def without_telemetry() -> Iterator[None]:
+    """Import Intel's packages without their telemetry, which else reports and writes to the home folder.
+
+    Each falls back to a stub of its own where the telemetry package is missing; so it looks missing.
+    """
+    hidden = [
+        m for m in ("openvino_telemetry", "openvino_telemetry.backend") if m not in sys.modules
+    ]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None means "not there"
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
+
+
 @cache
 def core() -> ov.Core:
     """One core for the process: it holds the loaded plug-ins, no model and no setting of ours."""
     try:
-        import openvino as ov
+        with without_telemetry():
+            import openvino as ov
     except ImportError as error:
         raise BackendUnavailableError(
             "openvino cannot be imported: {cause}.",

@@ -1,0 +1,96 @@
+"""int8 through nncf: static with calibration data, or weights only with activations quantised at run time."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from typing import TYPE_CHECKING, Any
+
+from autoglm.backends.openvino.engine import reason, without_telemetry
+from autoglm.errors import CompileError, ConfigError
+from autoglm.spec import CompileOptions, TensorInfo
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    import openvino as ov
+
+_ATTENTION = frozenset(
+    {"LayerNormalization", "Attention", "MultiHeadAttention", "RMSNormalization"}
+)
+
+
+def quantize(
+    converted: ov.Model,
+    model: ir.Model,
+    inputs: tuple[TensorInfo, ...],
+    options: CompileOptions,
+) -> ov.Model:
+    """The model in int8; CompileError where nncf fails."""
+    if options.precision == "int8" and not options.calibration:
+        raise ConfigError(
+            "int8 needs calibration data; found none.",
+            hint="Give representative inputs (calibration), or ask for int8-dynamic.",
+        )
+    nncf = _nncf()
+    ignored = nncf.IgnoredScope(names=_kept(converted, model, options.keep_high), validate=False)
+    try:
+        # nncf draws its progress on stdout, which belongs to the caller's results.
+        with contextlib.redirect_stdout(io.StringIO()):
+            if options.precision == "int8":
+                return _static(nncf, converted, model, inputs, options, ignored)
+            mode = nncf.CompressWeightsMode.INT8_SYM
+            return nncf.compress_weights(converted, mode=mode, ignored_scope=ignored)
+    except Exception as error:  # nncf raises whatever its parts raise
+        raise CompileError(
+            "nncf cannot make this model {precision}: {cause}.",
+            precision=options.precision,
+            cause=reason(error),
+        ) from error
+
+
+def _nncf() -> Any:
+    with without_telemetry():
+        import nncf
+
+    nncf.set_log_level(logging.CRITICAL)
+    return nncf
+
+
+def _static(
+    nncf: Any,
+    converted: ov.Model,
+    model: ir.Model,
+    inputs: tuple[TensorInfo, ...],
+    options: CompileOptions,
+    ignored: Any,
+) -> ov.Model:
+    transformer = any(node.op_type in _ATTENTION for node in model.graph.all_nodes())
+    names = [info.name for info in inputs]
+    feeds = [{name: feed[name] for name in names} for feed in options.calibration]
+    return nncf.quantize(
+        converted,
+        nncf.Dataset(feeds),
+        subset_size=len(feeds),
+        model_type=nncf.ModelType.TRANSFORMER if transformer else None,
+        target_device=nncf.TargetDevice.CPU,
+        ignored_scope=ignored,
+    )
+
+
+def _kept(converted: ov.Model, model: ir.Model, keep_high: frozenset[str]) -> list[str]:
+    """OpenVINO's names of what came from these source nodes.
+
+    It keeps a node's name, except that a node which gives a graph output takes the output's name; an
+    operator that becomes several has them named below it.
+    """
+    from autoglm.rewrite.facts import sources
+
+    names: set[str] = set()
+    for node in model.graph.all_nodes():
+        if keep_high & {node.name or "", *sources(node)}:
+            names |= {node.name or "", *(v.name or "" for v in node.outputs)}
+    names.discard("")
+    below = tuple(f"{name}/" for name in names)
+    found = [op.get_friendly_name() for op in converted.get_ordered_ops()]
+    return [name for name in found if name in names or (below and name.startswith(below))]
