@@ -1,0 +1,156 @@
+"""Compiles to a checked copy of the model, and runs it kernel by kernel."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from autoglm.backends.numpy.op import Kernel, Op
+from autoglm.backends.numpy.table import TABLE
+from autoglm.errors import BundleError, CompileError, ExecutionError
+from autoglm.rewrite.program import Call, Program, checked, infos, prepared
+from autoglm.spec import Artifact, CompileOptions, Feeds, TensorInfo, Value
+from autoglm.tensor.dtype import to_numpy
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+class NumpyEngine:
+    """Looks kernels up; constants are arrays."""
+
+    def __init__(self, load: bool = True) -> None:
+        self.load = load
+
+    def bind(self, call: Call) -> Kernel:
+        """The node's kernel; CompileError where there is none."""
+        return partial(find(call).run, call)
+
+    def variant(self, call: Call, position: int) -> str:
+        """Constants have one form."""
+        return ""
+
+    def constant(self, tensor: ir.TensorProtocol, variant: str) -> Any:
+        """The array itself, strings as `str`."""
+        return _text(tensor.numpy()) if self.load else None
+
+
+def _text(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    if array.dtype != object:
+        return array
+    texts = [v.decode("utf-8") if isinstance(v, bytes) else v for v in array.reshape(-1)]
+    result = np.empty(array.size, object)
+    result[:] = texts
+    return result.reshape(array.shape)
+
+
+def find(call: Call) -> Op:
+    """The table's row for this node; CompileError says what is missing."""
+    entry = TABLE.get(call.op)
+    if isinstance(entry, dict):
+        entry = next((entry[v] for v in sorted(entry, reverse=True) if v <= call.since), None)
+    if not isinstance(entry, Op):
+        raise CompileError(
+            "Node {node!r}: {op} of opset {since} has no NumPy kernel.",
+            node=call.name,
+            op=call.op,
+            since=call.since,
+        )
+    reason = entry.check(call) if entry.check else ""
+    if reason:
+        raise CompileError(
+            "Node {node!r}: {op}: {reason}.", node=call.name, op=call.op, reason=reason
+        )
+    return entry
+
+
+def compile_model(model: ir.Model, options: CompileOptions, out: Path) -> Artifact:
+    """Write `model.onnx`; CompileError where some node has no kernel. Always as declared (fp32)."""
+    import onnx_ir
+
+    model = prepared(model)
+    Program(model.graph, NumpyEngine(load=False), model.opset_imports)
+    onnx_ir.save(
+        model,
+        out / "model.onnx",
+        external_data="model.onnx.data",
+        alignment=max(4096, options.memory_alignment),
+        align_threshold=options.memory_alignment,
+    )
+    given = [v for v in model.graph.inputs if v.name not in model.graph.initializers]
+    return Artifact(
+        backend="numpy",
+        kind="numpy",
+        entry="model.onnx",
+        toolkit=f"numpy {np.__version__}",
+        inputs=infos(given),
+        outputs=infos(model.graph.outputs),
+    )
+
+
+def open_session(artifact: Artifact, folder: Path) -> NumpySession:
+    """Load what `compile_model` wrote."""
+    import onnx_ir as ir
+
+    path = folder / artifact.entry
+    if not path.is_file():
+        raise BundleError("The numpy artifact {path} is missing.", path=artifact.entry)
+    model = ir.load(path)
+    program = Program(model.graph, NumpyEngine(), model.opset_imports)
+    return NumpySession(program, artifact.inputs, artifact.outputs)
+
+
+class NumpySession:
+    """One opened artifact."""
+
+    def __init__(
+        self, program: Program, inputs: tuple[TensorInfo, ...], outputs: tuple[TensorInfo, ...]
+    ) -> None:
+        self._program: Program | None = program
+        self._inputs, self._outputs = inputs, outputs
+        self._held = [v for v in program.constants() if isinstance(v, np.ndarray)]
+
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """What `run` takes."""
+        return self._inputs
+
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        """What `run` returns."""
+        return self._outputs
+
+    def run(self, feeds: Feeds) -> dict[str, Value]:
+        """Run once."""
+        if self._program is None:
+            raise ExecutionError("The session is closed.", hint="Open the artifact again.")
+        arguments = checked(self._inputs, feeds)
+        with np.errstate(all="ignore"):  # NaN and inf are answers, as in every engine
+            results = self._program.run(arguments)
+        taken = [*self._held, *(a for a in arguments if isinstance(a, np.ndarray))]
+        pairs = zip(self._outputs, results, strict=True)
+        return {info.name: _give(value, info.dtype, taken) for info, value in pairs}
+
+    def close(self) -> None:
+        """Give the weights back."""
+        self._program = None
+        self._held = []
+
+
+def _give(value: Any, dtype: str, taken: list[np.ndarray[Any, Any]]) -> Value:
+    if value is None:
+        return None
+    if isinstance(value, list):
+        return [_give(v, dtype, taken) for v in value]
+    array = np.asarray(value)
+    held = to_numpy(dtype) if dtype else array.dtype
+    if array.dtype != held:
+        array = array.astype(held)
+    # An output that shares memory with a feed, a weight or another output would change with it.
+    if any(np.may_share_memory(array, other) for other in taken):
+        array = array.copy()
+    taken.append(array)
+    return array
