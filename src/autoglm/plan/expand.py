@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from autoglm.plan.cut import Network, sink_side
 from autoglm.plan.problem import UNPLACED, Crossing, Problem
 
-_SWEEPS = 3
+_SWEEPS = 2
 
 
 def expand_all(problem: Problem, labels: Sequence[int], *, share: float = 1.0) -> list[int]:
@@ -27,7 +27,7 @@ def expand_all(problem: Problem, labels: Sequence[int], *, share: float = 1.0) -
             cost = relaxed_cost(problem, trial, share=share)
             if cost < energy:
                 current, energy = trial, cost
-        if energy == before:
+        if before - energy <= before // 1000:
             break
     return current
 

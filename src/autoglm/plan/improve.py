@@ -11,33 +11,45 @@ from collections.abc import Iterator, Sequence
 from autoglm.plan.partition import Solution, solve_order
 from autoglm.plan.problem import UNPLACED, Problem
 
-_WORK = 150_000  # trials x (nodes + edges)
-_LEAST_TRIALS = 12
+_WORK = 60_000  # trials x (nodes + edges)
+_LEAST_TRIALS = 6
 _MOST_TRIALS = 1_500
+_SMALL = 60
 
 
-def improve(problem: Problem, start: Solution) -> Solution:
-    """Take every move that makes the plan cheaper, until none does or the trials are spent."""
+def improve(problem: Problem, starts: Sequence[Solution]) -> Solution:
+    """The best plan that moves lead to, from the cheapest start, and from the others while trials last."""
     edges = sum(map(len, problem.successors))
     trials = min(_MOST_TRIALS, max(_LEAST_TRIALS, _WORK // (problem.size + edges + 1)))
+    best = min(starts, key=lambda s: s.cost)
+    for start in sorted(dict.fromkeys(starts), key=lambda s: s.cost):
+        found, trials = _climb(problem, start, trials)
+        best = min(best, found, key=lambda s: s.cost)
+        if trials <= 0:
+            break
+    return best
+
+
+def _climb(problem: Problem, start: Solution, trials: int) -> tuple[Solution, int]:
+    """Take every move that makes the plan cheaper, until none does or the trials are spent."""
     best = start
-    while trials > 0:
-        better = None
+    improved = True
+    while improved:
+        improved = False
         for nodes, label in _moves(problem, best):
+            if trials <= 0:
+                return best, 0
             trials -= 1
             labels = list(best.labels)
             for node in nodes:
                 labels[node] = label
-            found = solve_order(problem, labels)
+            # Large graphs can pay for one walk per trial; small ones try them all.
+            variants = (best.variant,) if problem.size > _SMALL else ()
+            found = solve_order(problem, labels, variants)
             if found.cost < best.cost:
-                better = found
+                best, improved = found, True
                 break
-            if trials <= 0:
-                break
-        if better is None:
-            break
-        best = better
-    return best
+    return best, trials
 
 
 def _moves(problem: Problem, solution: Solution) -> Iterator[tuple[tuple[int, ...], int]]:

@@ -72,10 +72,13 @@ def _solutions(problem: Problem) -> list[_Named]:
             found.append(_Named(f"all on {name}", solve_order(problem, [label] * problem.size)))
     if _decided(problem):
         return found
-    cuts = [solve_order(problem, expand_all(problem, greedy, share=s)) for s in _SHARES]
+    cuts: list[Solution] = []
+    for share in _SHARES:
+        start = cuts[-1].labels if cuts else greedy
+        cuts.append(solve_order(problem, expand_all(problem, start, share=share)))
     found.append(_Named("cut", min(cuts, key=lambda s: s.cost)))
-    best = min((f.solution for f in found), key=lambda s: s.cost)
-    return [*found, _Named("improved", improve(problem, best))]
+    starts = [*(f.solution for f in found), *cuts]
+    return [*found, _Named("improved", improve(problem, starts))]
 
 
 def _decided(problem: Problem) -> bool:

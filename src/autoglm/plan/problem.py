@@ -38,6 +38,7 @@ class Problem:
     crossings: tuple[Crossing, ...]
     successors: tuple[tuple[int, ...], ...]
     predecessors: tuple[tuple[int, ...], ...]
+    touching: tuple[tuple[int, ...], ...]  # [node]: the crossings that it gives or reads
     penalty: tuple[
         int, ...
     ]  # [node]: added to the objective where it leaves a primary that takes it
@@ -72,8 +73,11 @@ def make_problem(
     crossings = _crossings(graph, index, sides(options, tables), machine)
     successors: list[dict[int, None]] = [{} for _ in graph.nodes]
     predecessors: list[dict[int, None]] = [{} for _ in graph.nodes]
-    for crossing in crossings:
+    touching: list[list[int]] = [[] for _ in graph.nodes]
+    for number, crossing in enumerate(crossings):
+        touching[crossing.producer].append(number)
         for consumer in crossing.consumers:
+            touching[consumer].append(number)
             successors[crossing.producer][consumer] = None
             predecessors[consumer][crossing.producer] = None
     return Problem(
@@ -84,6 +88,7 @@ def make_problem(
         crossings,
         tuple(map(tuple, successors)),
         tuple(map(tuple, predecessors)),
+        tuple(map(tuple, touching)),
         tuple(
             round(prefer_primary * times[0][i]) if 0 in allowed else 0
             for i, allowed in enumerate(options.labels)
