@@ -73,9 +73,10 @@ def _build(
 
     from autoglm.frontends.onnx.header import check_header
     from autoglm.frontends.onnx.sparse import make_dense
-    from autoglm.frontends.onnx.structure import check_structure
+    from autoglm.frontends.onnx.structure import check_structure, check_texts
 
     try:
+        check_texts(proto)
         check_header(proto)
         check_structure(proto, {i: (0, len(data)) for i, data in weights.items()})
         names = [tensor.name for tensor in proto.graph.initializer]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from autoglm.errors import LimitError, ModelError
 from autoglm.frontends import shown
@@ -34,6 +34,23 @@ def check_structure(proto: onnx.ModelProto, spans: Mapping[int, tuple[int, int]]
             "" if e.domain == "ai.onnx" else e.domain: e.version for e in function.opset_import
         }
         _no_free(_function(function, opsets), f"function {shown(function.name)}")
+
+
+def check_texts(proto: onnx.ModelProto) -> None:
+    """Refuse text that is not UTF-8: protobuf hands it out as bytes, which nothing later expects."""
+    pending: list[Any] = [proto]
+    while pending:
+        for field, content in pending.pop().ListFields():
+            if field.type == field.TYPE_MESSAGE:
+                pending.extend([content] if hasattr(content, "ListFields") else content)
+            elif field.type == field.TYPE_STRING:
+                items = [content] if isinstance(content, (str, bytes)) else content
+                if not all(isinstance(text, str) for text in items):
+                    raise ModelError(
+                        "A {field} in the model is not UTF-8 text.",
+                        hint="The file is damaged: download or export it again.",
+                        field=field.name,
+                    )
 
 
 def _no_free(free: Mapping[str, str], where: str) -> None:
