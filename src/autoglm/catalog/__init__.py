@@ -2,7 +2,7 @@
 
 from autoglm.catalog.describe import describe
 from autoglm.catalog.features import Layout, features, signature
-from autoglm.catalog.packs import Pack, dumps, load_pack, measured, merge, packs, read_pack
+from autoglm.catalog.packs import Pack, dumps, load_pack, measured, merge, read_pack, shipped
 from autoglm.catalog.rules import Condition, Measured, Row
 
 __all__ = [
@@ -17,7 +17,7 @@ __all__ = [
     "load_pack",
     "measured",
     "merge",
-    "packs",
     "read_pack",
+    "shipped",
     "signature",
 ]

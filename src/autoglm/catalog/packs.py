@@ -128,7 +128,7 @@ def read_pack(path: Path) -> Pack:
     return pack_of(parse(path.read_text("utf-8")))
 
 
-def packs(backend: str) -> dict[str, Path]:
+def shipped(backend: str) -> dict[str, Path]:
     """Version -> shipped pack file of that backend."""
     pattern = re.compile(re.escape(backend) + r"-(\d.*)\.json")
     found = ((pattern.fullmatch(path.name), path) for path in FOLDER.glob(f"{backend}-*.json"))
@@ -141,7 +141,7 @@ def load_pack(backend: str, toolkit_version: str = "") -> Capabilities:
     Without any pack the table is empty and everything is unknown. `toolkit_version`
     "" takes the newest pack.
     """
-    known = packs(backend)
+    known = shipped(backend)
     if not known:
         return Capabilities(backend, f"{backend} {toolkit_version}".rstrip(), {}, complete=False)
     chosen = _nearest(tuple(known), toolkit_version)

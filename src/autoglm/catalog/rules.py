@@ -31,6 +31,7 @@ from autoglm.catalog.features import (
 from autoglm.spec import Constraint, Evidence, NodeFacts, Support, Verdict, no, unknown, yes
 
 DTYPE = "dtype"
+ABSENT = "absent"
 # The order in which equally good conditions are believed: a limit is rather about a mode than
 # about an axis.
 _ORDER = (
@@ -96,9 +97,9 @@ class Condition:
         """True, False, or None where a feature of the node is not known."""
         sure = True
         for key, value in self.literals:
-            have = found.get(key)
+            have = found.get(key, ABSENT)
             if have != value:
-                if have is None or UNKNOWN not in str(have):
+                if UNKNOWN not in str(have):
                     return False
                 sure = False
         return True if sure else None
@@ -131,6 +132,8 @@ def _constraint(key: str) -> Constraint:
 
 def _say(key: str, value: Feature) -> str:
     kind, _, name = key.partition(".")
+    if value == ABSENT:
+        return f"without {name}"
     texts = {
         DTYPE: f"of {value}",
         "attr": f"{name}={value}",
@@ -164,7 +167,10 @@ def derive(rows: Sequence[Row], layout: Layout) -> tuple[Condition, ...]:
     refused whole: an
     engine that is sometimes wrong on a kind of node is not trusted with that kind.
     """
-    cases = [_Case(row, whole(row.dtypes, row.features, layout)) for row in rows]
+    raw = [whole(row.dtypes, row.features, layout) for row in rows]
+    keys = sorted({key for found in raw for key in found})
+    filled = [{key: found.get(key, ABSENT) for key in keys} for found in raw]
+    cases = [_Case(row, found) for row, found in zip(rows, filled, strict=True)]
     good = [case.whole for case in cases if case.row.outcome == "yes"]
     found: list[Condition] = []
     for outcome in _VERBS:
@@ -214,15 +220,15 @@ def _magnitude(reason: str) -> float:
     return float(number[1]) if number else 0.0
 
 
-def _place(item: Literal) -> tuple[int, str, str]:
+def _place(item: Literal) -> tuple[int, int, str, str]:
     key, value = item
-    name = (
-        "attr.str"
-        if key.startswith("attr.") and isinstance(value, str) and not _numeric(value)
-        else key
+    name = key
+    if key.startswith("attr.") and isinstance(value, str) and not _numeric(value):
+        name = "attr.str"
+    prefixes = (
+        i for i, p in enumerate(_ORDER) if (name == p if p == DTYPE else name.startswith(p))
     )
-    index = next((i for i, prefix in enumerate(_ORDER) if name.startswith(prefix)), len(_ORDER))
-    return index, key, str(value)
+    return next(prefixes, len(_ORDER)), value == ABSENT, key, str(value)
 
 
 def _numeric(text: str) -> bool:
@@ -234,7 +240,7 @@ def _numeric(text: str) -> bool:
 
 
 def _rank(literals: Iterable[Literal]) -> tuple[int, ...]:
-    return tuple(-_place(item)[0] for item in literals)
+    return tuple(-n for item in literals for n in _place(item)[:2])
 
 
 @dataclass(frozen=True, slots=True)

@@ -387,7 +387,6 @@ def _shapes() -> Iterator[Spec]:
     )
     yield Spec("SpaceToDepth", lambda m: [m.n(1, 2, 4, 4)], {"blocksize": 2})
     yield from _rows("Trilu", lambda m: [m.n(3, 4)], ("lower", None, {"upper": 0}))
-    yield Spec("ConstantOfShape", lambda m: [m.i(2, 3)], dtypes=("float32",))
     yield Spec("Range", lambda m: [m.scalar(0), m.scalar(5), m.scalar(1)])
     yield from _resizes()
 

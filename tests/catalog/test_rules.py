@@ -1,0 +1,176 @@
+"""Rules from rows: what separates failures, and what a verdict says of nodes nobody measured."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autoglm.catalog.features import Layout, features, signature
+from autoglm.catalog.rules import Measured, Row, derive, version_of, whole
+from autoglm.spec import Constraint, Evidence, NodeFacts, ValueFacts, Verdict
+
+X = Layout(("i0",), ("X", "lens"), 1)
+
+
+def node(
+    dtype: str = "float32", *, since: int = 1, lens: bool = False, **attributes: object
+) -> NodeFacts:
+    value = ValueFacts(dtype, (2, 3))
+    inputs = (value, ValueFacts("int32", (2,)) if lens else None)
+    return NodeFacts("n", "Op", since, inputs, (value,), attributes)
+
+
+def row(outcome: str, example: NodeFacts, reason: str = "") -> Row:
+    return Row(signature(example, X), features(example, X), outcome, reason, "case")
+
+
+def measured(*rows: Row, since: int = 1) -> Measured:
+    return Measured("Op", {since: version_of("Op", since, X, rows)})
+
+
+def test_all_yes_is_a_measured_yes() -> None:
+    verdict = measured(row("yes", node()))(node())
+
+    assert verdict.ok
+    assert verdict.evidence is Evidence.MEASURED
+
+
+def test_the_smallest_separating_feature_becomes_the_reason() -> None:
+    rows = (
+        row("yes", node(mode="linear", axis=1)),
+        row("yes", node(mode="linear", axis=2)),
+        row("refused", node(mode="cubic", axis=1), "no cubic"),
+        row("refused", node(mode="cubic", axis=2), "no cubic"),
+    )
+
+    verdict = measured(*rows)(node(mode="cubic", axis=7))
+
+    assert verdict.verdict is Verdict.NO
+    assert verdict.constraint is Constraint.ATTRIBUTE
+    assert verdict.reason == "Op mode=cubic is refused: no cubic"
+
+
+def test_a_wrong_answer_names_the_input_and_the_error() -> None:
+    rows = (row("yes", node()), row("wrong", node(lens=True), "max error 0.154 of 1"))
+
+    verdict = measured(*rows)(node(lens=True))
+
+    assert verdict.constraint is Constraint.ANSWER
+    assert verdict.reason == "Op with input lens answers wrongly (max error 0.154 of 1)"
+    assert measured(*rows)(node()).ok
+
+
+def test_two_features_are_named_where_one_does_not_separate() -> None:
+    rows = (
+        row("yes", node(mode="a", group=1)),
+        row("yes", node(mode="a", group=2)),
+        row("yes", node(mode="b", group=1)),
+        row("refused", node(mode="b", group=2), "no"),
+    )
+
+    verdict = measured(*rows)(node(mode="b", group=2))
+
+    assert verdict.reason == "Op mode=b group=2 is refused: no"
+    assert measured(*rows)(node(mode="b", group=1)).ok
+
+
+def test_a_kind_of_node_that_is_sometimes_wrong_is_refused_whole() -> None:
+    rows = (row("yes", node()), row("wrong", node(), "max error 1"), row("yes", node(mode="a")))
+
+    assert measured(*rows)(node()).verdict is Verdict.NO
+    assert measured(*rows)(node(mode="a")).ok
+
+
+def test_a_dtype_nobody_measured_is_unknown_and_says_which_were() -> None:
+    verdict = measured(row("yes", node("float32")))(node("float64"))
+
+    assert verdict.verdict is Verdict.UNKNOWN
+    assert verdict.reason == "Op of float64 was never measured; measured: float32"
+
+
+def test_a_refused_dtype_is_named() -> None:
+    rows = (row("yes", node("float32")), row("refused", node("bfloat16"), "no kernel"))
+
+    verdict = measured(*rows)(node("bfloat16"))
+
+    assert (verdict.verdict, verdict.constraint) == (Verdict.NO, Constraint.DTYPE)
+
+
+def test_a_string_attribute_nobody_measured_is_unknown_but_numbers_generalise() -> None:
+    table = measured(row("yes", node(mode="a", axis=0)))
+
+    assert table(node(mode="z", axis=0)).verdict is Verdict.UNKNOWN
+    assert table(node(mode="a", axis=5)).ok
+
+
+def test_a_version_between_two_measured_ones_is_an_inferred_yes_and_others_unknown() -> None:
+    table = Measured("Op", {v: version_of("Op", v, X, [row("yes", node())]) for v in (11, 22)})
+
+    between = table(node(since=13))
+
+    assert between.ok
+    assert between.evidence is Evidence.INFERRED
+    assert table(node(since=25)).verdict is Verdict.UNKNOWN
+
+
+def test_a_dtype_measured_in_a_neighbouring_version_counts_as_inferred() -> None:
+    old = version_of("Op", 11, X, [row("yes", node()), row("yes", node("int8"))])
+    table = Measured("Op", {11: old, 22: version_of("Op", 22, X, [row("yes", node())])})
+
+    verdict = table(node("int8", since=22))
+
+    assert verdict.ok
+    assert verdict.evidence is Evidence.INFERRED
+
+
+def test_a_limit_on_a_rank_that_is_not_known_is_unknown() -> None:
+    flat = replace(node(), inputs=(ValueFacts("float32", (2,)), None))
+    rows = (row("yes", node()), row("refused", flat, "rank 1"))
+    blind = replace(
+        node(), inputs=(ValueFacts("float32", None), None), outputs=(ValueFacts("float32"),)
+    )
+
+    assert measured(*rows)(blind).verdict is Verdict.UNKNOWN
+
+
+def test_a_dtype_that_is_not_known_is_unknown() -> None:
+    assert measured(row("yes", node()))(node("")).verdict is Verdict.UNKNOWN
+
+
+outcomes = st.sampled_from(["yes", "yes", "refused", "wrong", "imprecise"])
+nodes = st.builds(
+    lambda dtype, lens, mode, axis: node(dtype, lens=lens, mode=mode, axis=axis),
+    st.sampled_from(["float32", "float16", "int8"]),
+    st.booleans(),
+    st.sampled_from(["a", "b", "c"]),
+    st.integers(0, 3),
+)
+
+
+@given(st.lists(st.tuples(nodes, outcomes), min_size=1, max_size=25))
+def test_every_failing_row_is_refused_and_every_clean_passing_row_is_taken(
+    cases: list[tuple[NodeFacts, str]],
+) -> None:
+    table = measured(*(row(outcome, example, "why") for example, outcome in cases))
+    failing = {row("x", example).key for example, outcome in cases if outcome != "yes"}
+
+    for example, _ in cases:
+        assert table(example).ok == (row("x", example).key not in failing)
+
+
+@given(st.lists(st.tuples(nodes, outcomes), min_size=1, max_size=25))
+def test_conditions_do_not_depend_on_chance(cases: list[tuple[NodeFacts, str]]) -> None:
+    rows = [row(outcome, example, "why") for example, outcome in cases]
+
+    assert derive(rows, X) == derive(list(rows), X)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (2, 0)])
+def test_an_empty_tensor_is_a_feature(shape: tuple[int, int]) -> None:
+    empty = replace(node(), inputs=(ValueFacts("float32", shape), None))
+
+    assert features(empty, X)["empty"] is True
+    assert whole(("float32",), features(node(), X), X)["empty"] is False

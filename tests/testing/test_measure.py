@@ -1,0 +1,150 @@
+"""Measuring: findings, rows, packs, and what a second measurement says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from autoglm import registry
+from autoglm.catalog import read_pack
+from autoglm.errors import BackendUnavailableError, CompileError
+from autoglm.spec import Artifact, Capabilities, CompileOptions, Device, RunOptions, TensorInfo
+from autoglm.testing.cases import Case
+from autoglm.testing.generate import build
+from autoglm.testing.measure import (
+    Finding,
+    diff_packs,
+    examine,
+    find,
+    first_line,
+    measure,
+    rows_of,
+    write_pack,
+)
+from autoglm.testing.operators import SPECS
+from autoglm.testing.patterns import patterns
+from autoglm.testing.special import special
+
+
+def case(op: str, dtype: str = "float32", tag: str = "", since: int = 13) -> Case:
+    made = build(next(s for s in SPECS if s.op == op and s.tag == tag), since, dtype)
+    assert made is not None
+    return made
+
+
+class Faulty:
+    """Answers zeros, refuses Erf."""
+
+    name = "faulty"
+    api_version = 1
+
+    def probe(self) -> Sequence[Device]:
+        return []
+
+    def version(self) -> str:
+        return ""
+
+    def capabilities(self, arch: str = "") -> Capabilities:
+        return Capabilities(self.name, "faulty", {})
+
+    def compile(self, model: Any, options: CompileOptions, out: Path) -> Artifact:
+        if any(node.op_type == "Erf" for node in model.graph):
+            raise CompileError("No Erf in {path} at 0x7f12.", path=out)
+        names = tuple(TensorInfo(v.name, "", None) for v in model.graph.outputs)
+        shapes = [list(v.shape.numpy()) for v in model.graph.outputs]
+        return Artifact(self.name, "x", "x", "", (), names, meta={"shapes": shapes})
+
+    def open(self, artifact: Artifact, folder: Path, options: RunOptions) -> Any:
+        class Zeros:
+            def run(self, feeds: Any) -> Any:
+                shapes = artifact.meta["shapes"]
+                pairs = zip(artifact.outputs, shapes, strict=True)
+                return {o.name: np.zeros(s, np.float32) for o, s in pairs}
+
+            def close(self) -> None: ...
+
+        return Zeros()
+
+
+def test_findings_are_yes_refused_or_wrong() -> None:
+    found = [find(Faulty(), case(op)) for op in ("Relu", "Erf")]  # type: ignore[arg-type]
+
+    assert [f.outcome for f in found] == ["wrong", "refused"]
+    assert found[0].reason.startswith("max error ")
+    assert found[0].nodes[0].op == "Relu"
+
+
+def test_reasons_do_not_change_from_run_to_run() -> None:
+    first, second = (find(Faulty(), case("Erf")).reason for _ in range(2))  # type: ignore[arg-type]
+
+    assert first == second
+    assert "0x7f12" not in first
+    assert "autoglm-case" not in first
+    assert first_line(ValueError("a\n  b")) == "ValueError: a b"
+
+
+def test_a_case_of_one_node_speaks_for_it_and_a_chain_only_when_it_works() -> None:
+    relu, chain = case("Relu"), next(c for c in patterns() if c.name == "pattern:matmul_bias_relu")
+    good = find(registry.backend("onnxruntime"), chain)
+    bad = replace(good, outcome="refused", reason="no")
+
+    assert set(rows_of([good])) == {"MatMul", "Add", "Relu"}
+    assert rows_of([bad]) == {}
+    assert [r.outcome for r in rows_of([find(Faulty(), relu)])["Relu"][14].rows] == ["wrong"]  # type: ignore[arg-type]
+
+
+def test_nodes_that_work_apart_and_fail_together_are_a_row_of_their_own() -> None:
+    chain = next(c for c in special() if c.name.startswith("DequantizeLinear+MatMul"))
+    good = find(registry.backend("onnxruntime"), chain)
+    bad = replace(good, outcome="wrong", reason="max error 0.0157 of 1")
+
+    assert "DequantizeLinear+MatMul" in rows_of([good, bad])
+
+
+def test_measuring_twice_writes_the_same_file(tmp_path: Path) -> None:
+    cases = [
+        case("Relu"),
+        case("Relu", "int16"),
+        case("MatMul"),
+        case("Softmax"),
+        case("Softmax", tag="axis1"),
+    ]
+
+    packs = [measure("onnxruntime", cases=cases) for _ in range(2)]
+    paths = [write_pack(p, tmp_path / str(i)) for i, p in enumerate(packs)]
+
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    assert diff_packs(*packs).same
+    assert read_pack(paths[0]) == packs[0]
+
+
+def test_a_difference_is_said_row_by_row() -> None:
+    old = measure("onnxruntime", cases=[case("Relu"), case("MatMul")])
+    findings = examine("onnxruntime", [case("Relu"), case("Softmax")])
+    broken = [replace(f, outcome="wrong", reason="max error 1 of 1") for f in findings[:1]]
+    new = replace(old, ops=rows_of([*broken, *findings[1:]]))
+
+    diff = diff_packs(old, new)
+
+    assert not diff.same
+    assert [d.partition("@")[0] for d in diff.added] == ["Softmax"]
+    assert [d.partition("@")[0] for d in diff.removed] == ["MatMul"]
+    assert diff.changed[0].endswith("yes -> wrong (max error 1 of 1)")
+
+
+def test_a_backend_that_is_not_installed_cannot_be_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(registry._load(registry.BACKENDS)[0], "faulty", Faulty())
+
+    with pytest.raises(BackendUnavailableError):
+        measure("faulty", cases=[])
+
+
+def test_a_finding_without_nodes_makes_no_row() -> None:
+    assert rows_of([Finding("a", "skipped", "our frontend refuses it")]) == {}
