@@ -112,7 +112,8 @@ class OvSession:
             raise ValueError("feeds")
         for index, name, dtype in self._expected:
             array = feeds[name]
-            if array.dtype is not dtype:
+            # Identity is the fast way; arrays from a file or a pipe carry an equal dtype object.
+            if array.dtype is not dtype and array.dtype != dtype:
                 raise ValueError(name)
             slot.bind(index, array)
         for name in self._wide:
