@@ -154,7 +154,8 @@ class Arena:
 
 def _aligned(raw: np.ndarray, nbytes: int, alignment: int) -> np.ndarray:
     start = -address(raw) % alignment
-    return raw[start : start + nbytes]
+    # Not a slice: an empty slice would lose the address.
+    return np.ndarray((nbytes,), np.uint8, raw, start)
 
 
 def _advise(block: mmap.mmap) -> None:
