@@ -12,10 +12,14 @@ from autoglm.rewrite.rule import Rule, refuse
 from autoglm.rewrite.values import FLOATS, constant, ints, is_scalar, rank, scalar, static
 
 
+# The fused operators compute in float32, or with constants of float32: too coarse for double.
+_NORMAL_FLOATS = FLOATS - {ir.DataType.DOUBLE}
+
+
 def _small_float(x: ir.Value, *scalars: ir.Value) -> str:
     """Why a scalar pattern may not be replaced by one operator on `x`; "" where it may."""
-    if x.dtype not in FLOATS:
-        return f"{x.dtype} is not a float"
+    if x.dtype not in _NORMAL_FLOATS:
+        return f"{x.dtype} would lose precision"
     if any((rank(c) or 0) > (rank(x) or 0) for c in scalars):
         return "a constant raises the rank"
     return ""
@@ -161,7 +165,7 @@ class FuseHardSwish(Rule):
             beta = node.attributes.get_float("beta", 0.5)
             if abs(alpha - 1 / 6) > 1e-8 or beta != 0.5:
                 return refuse(f"alpha is {alpha}, beta is {beta}")
-            return MatchResult() if x.dtype in FLOATS else refuse("not a float")
+            return MatchResult() if x.dtype in _NORMAL_FLOATS else refuse("not a float")
         wanted = [(three, 3.0), (low, 0.0), (high, 6.0), (six, 6.0)]
         if not all(is_scalar(value, number) for value, number in wanted):
             return refuse("a constant differs")
@@ -170,9 +174,6 @@ class FuseHardSwish(Rule):
 
     def rewrite(self, op: Any, x: ir.Value, **_: Any) -> Any:
         return op.HardSwish(x)
-
-
-_NORMAL_FLOATS = FLOATS - {ir.DataType.DOUBLE}  # the fused operators compute in float32
 
 
 def _over_last_axis(mean: ir.Value | None, x: ir.Value) -> bool:

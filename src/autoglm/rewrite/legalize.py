@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import onnx_ir as ir
 
@@ -22,7 +23,7 @@ from autoglm.rewrite.shapes import infer_in_place
 from autoglm.rewrite.values import constant
 from autoglm.spec import NodeFacts, Support
 
-__all__ = ["BODY", "Rewrite", "expand", "legalize"]
+__all__ = ["BODY", "Rewrite", "apply", "expand", "legalize"]
 
 BODY = "function-body"
 _DEPTH = 5
@@ -78,6 +79,17 @@ def expand(model: ir.Model, node: ir.Node, rule: str) -> ir.Model | None:
     return None
 
 
+def apply(model: ir.Model, rule: str) -> int:
+    """Apply one rule, in place, to every node of the main graph that it takes; how many."""
+    names, count = Names(model), 0
+    for node in list(model.graph):
+        piece = expand(model, node, rule)
+        if piece is not None:
+            _splice(model.graph, node, piece, rule, names)
+            count += 1
+    return count
+
+
 def _key(node: ir.Node, facts: NodeFacts) -> object:
     values = [constant(v) for v in node.inputs]
     small = tuple(a.tobytes() if a is not None and a.nbytes <= 256 else None for a in values)
@@ -89,7 +101,10 @@ def _key(node: ir.Node, facts: NodeFacts) -> object:
 def _best(
     model: ir.Model, node: ir.Node, support: Supports, depth: int
 ) -> tuple[str, ir.Model] | None:
-    rules = [d.name for d in DECOMPOSITIONS.get(node.op_type, ())] if not node.domain else []
+    from autoglm.rewrite.certificate import certified
+
+    known = DECOMPOSITIONS.get(node.op_type, ()) if not node.domain else ()
+    rules = [d.name for d in known if d.name in certified()]
     for rule in (*rules, BODY):
         piece = expand(model, node, rule)
         if piece is not None and _all_taken(piece, support, depth):
@@ -271,14 +286,30 @@ def _function(proto: object, inputs: list[ir.Value | None], opset: int) -> objec
         return None
     function = onnx.FunctionProto.FromString(data)
     written = next((o.version for o in function.opset_import if not o.domain), opset)
-    for inner in function.node:
-        same = since_version("", inner.op_type, written) == since_version("", inner.op_type, opset)
-        # From opset 18 on, later versions of what bodies are made of only take more dtypes.
-        if not same and written < 18:
-            return None
+    if not all(_unchanged(n.op_type, written, opset) for n in function.node):
+        return None
     del function.opset_import[:]
     function.opset_import.append(onnx.helper.make_opsetid("", opset))
     return function
+
+
+@cache
+def _unchanged(op: str, written: int, opset: int) -> bool:
+    """Whether later versions of `op` only take more dtypes, or more that may be left out."""
+    import onnx
+
+    if since_version("", op, written) == since_version("", op, opset):
+        return True
+    try:
+        old, new = (onnx.defs.get_schema(op, v) for v in (written, opset))
+    except onnx.defs.SchemaError:
+        return False
+    same = all(
+        k in new.attributes and new.attributes[k].default_value == a.default_value
+        for k, a in old.attributes.items()
+    )
+    inputs = new.inputs[: len(old.inputs)]
+    return same and [i.name for i in inputs] == [i.name for i in old.inputs]
 
 
 def _type_bytes(value: ir.Value | None) -> bytes:
@@ -343,7 +374,7 @@ def _splice(
     inner.remove(nodes)
     for made in nodes:
         for deep in deep_nodes(made):
-            deep.name = names.new(f"{node_name(node)}/{deep.name}")
+            deep.name = names.new(f"{node_name(node)}/{deep.name or deep.op_type}")
     _rename_bodies(nodes, names, node_name(node))
     wanted = [v for v in node.outputs if v.name and (v.uses() or v.is_graph_output())]
     replace(graph, node, [node], nodes, kept, wanted, outputs, names, rule)

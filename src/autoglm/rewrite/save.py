@@ -1,4 +1,4 @@
-"""Write a model as an ONNX file whose weights lie aligned beside it, so that an engine can map them."""
+"""Write a model as an ONNX file with aligned weights beside it, which engines can map."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ INLINE_BYTES = (
 
 
 def save_onnx(model: ir.Model, path: Path, *, alignment: int = PAGE) -> Path:
-    """Write `path` and `<stem>.data`; every external tensor starts on a page, or on `alignment` if larger.
+    """Write `path` and `<stem>.data`; external tensors start on a page, or `alignment` if larger.
 
     The location is relative, so the folder can be moved. The model is unchanged afterwards.
     """
@@ -35,11 +35,8 @@ def save_onnx(model: ir.Model, path: Path, *, alignment: int = PAGE) -> Path:
 def weight_bytes(model: ir.Model) -> int:
     """Bytes of all initialisers, bodies of If / Loop / Scan included."""
     values = [v for graph in model.graphs() for v in graph.initializers.values()]
-    return sum(v.const_value.nbytes for v in values if _sized(v))
-
-
-def _sized(value: ir.Value) -> bool:
-    return value.const_value is not None and value.const_value.dtype is not ir.DataType.STRING
+    tensors = [v.const_value for v in values if v.const_value is not None]
+    return sum(t.nbytes for t in tensors if t.dtype is not ir.DataType.STRING)
 
 
 def input_infos(model: ir.Model) -> tuple[TensorInfo, ...]:
