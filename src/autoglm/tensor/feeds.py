@@ -1,4 +1,4 @@
-"""Whether feeds fit what a session takes; the first that does not is named, with what was expected and found."""
+"""Whether feeds fit what a session takes; the first that does not is named."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def is_plain(info: TensorInfo) -> bool:
 
 
 def is_exotic(info: TensorInfo) -> bool:
-    """Whether the element type is one that NumPy itself does not have: bfloat16, fp8, 4 or 2 bit."""
+    """Whether NumPy itself lacks the element type: bfloat16, fp8, 4 or 2 bit."""
     return info.dtype not in _PLAIN and info.dtype not in ("string", "")
 
 
 def check_feeds(inputs: Sequence[TensorInfo], feeds: Feeds) -> dict[str, Value]:
-    """The feeds as engines take them: native arrays, 0-d kept, text as `str` objects; copies only what must change.
+    """The feeds as engines take them: native arrays, 0-d kept, text as `str` objects.
 
     Raises InputError for what is missing, unknown, or of another dtype, rank, size or byte order.
     """

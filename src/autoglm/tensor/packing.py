@@ -13,7 +13,7 @@ Array = np.ndarray[Any, Any]
 
 
 def to_bytes(array: Array, name: str) -> Array:
-    """The array's elements as ONNX stores them, as flat uint8: packed where an element is below a byte."""
+    """The elements as ONNX stores them, as flat uint8; those below a byte are packed."""
     flat = array.reshape(-1).view(np.uint8)
     bits = dtype(name).bits
     return flat if bits >= 8 else pack(flat, bits)
@@ -35,7 +35,7 @@ def from_bytes(raw: Array, name: str, shape: Sequence[int]) -> Array:
 
 
 def pack(flat: Array, bits: int) -> Array:
-    """Several elements to a byte, the first in the lowest bits; the last byte is filled with zeros."""
+    """Several elements to a byte, the first in the lowest bits; the rest is zeros."""
     each = 8 // bits
     padded = np.zeros(-(-flat.size // each) * each, np.uint8)
     padded[: flat.size] = flat & ((1 << bits) - 1)

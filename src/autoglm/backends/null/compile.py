@@ -20,6 +20,4 @@ def compile_model(model: ir.Model, options: CompileOptions, out: Path) -> Artifa
 
     outputs = output_infos(model)
     (out / ENTRY).write_text(json.dumps([info.name for info in outputs]), "utf-8")
-    return Artifact(
-        "null", "null", ENTRY, "null 1", input_infos(model), outputs, options.precision
-    )
+    return Artifact("null", "null", ENTRY, "null 1", input_infos(model), outputs, options.precision)

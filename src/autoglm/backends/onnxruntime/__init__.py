@@ -41,7 +41,7 @@ class OnnxRuntime:
         return table()
 
     def compile(self, model: ir.Model, options: CompileOptions, out: Path) -> Artifact:
-        """Write the model as the engine optimises it, weights aligned and packed in a file it maps."""
+        """Write the model as the engine optimises it, weights packed in a file that it maps."""
         from autoglm.backends.onnxruntime.compile import compile_model
 
         return compile_model(model, options, out)

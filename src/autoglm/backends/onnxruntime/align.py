@@ -1,4 +1,4 @@
-"""Put every weight of an ONNX file's data file on an aligned offset; the engine packs small ones densely."""
+"""Align every weight in an ONNX model's data file; the engine packs small ones densely."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _PACKED = "prepacked_"
 
 
 def align_weights(path: Path, alignment: int) -> None:
-    """Rewrite the data file so that weights and packed weights start on `alignment`, those of a page on a page.
+    """Rewrite the data file: every weight starts on `alignment`, those of a page on a page.
 
-    Raises ValueError where the file holds an entry of a form that is not known; it is then unchanged.
+    Raises ValueError, and changes nothing, where an entry has a form that is not known.
     """
     import onnx
 

@@ -1,4 +1,4 @@
-"""Write one partition as the engine wants it: in the precision asked for, optimised, weights packed and aligned."""
+"""Write one partition as the engine wants it: lowered, optimised, weights packed and aligned."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     import onnxruntime as ort
 
-# Below this there is nothing worth sharing between processes: the model is kept as it is, good for any CPU.
+# Below this there is nothing worth sharing between processes: kept as it is, good for any CPU.
 _SHARE_BYTES = 1 << 20
 _ENTRY = "model.onnx"
 _PREPACK = {
@@ -30,7 +30,7 @@ _PREPACK = {
 
 
 def compile_model(model: ir.Model, options: CompileOptions, out: Path) -> Artifact:
-    """Compile into `out`; CompileError with the engine's reason where it does not take the model."""
+    """Compile into `out`; CompileError with the engine's reason where it refuses the model."""
     from autoglm.backends.onnxruntime.capabilities import precisions
     from autoglm.rewrite.save import input_infos, output_infos, weight_bytes
 
@@ -46,7 +46,7 @@ def compile_model(model: ir.Model, options: CompileOptions, out: Path) -> Artifa
     lone = unreachable((*inputs, *outputs))
     if lone is not None:
         raise CompileError(
-            "onnxruntime cannot exchange {name!r} ({kind} of {dtype}) beside 4-bit, fp8 or bfloat16 tensors.",
+            "onnxruntime cannot exchange {name!r} ({kind} of {dtype}) beside 4-bit, fp8 or bf16.",
             name=lone.name,
             kind=lone.kind,
             dtype=lone.dtype,
@@ -109,15 +109,15 @@ def _finish(
     try:
         engine = create(out / _ENTRY, session_options(settings, optimize=options.optimize))
     except ExecutionError as error:
-        raise CompileError(error.template, **error.facts) from error
+        raise CompileError(str(error)) from error
     return {**meta, "optimize": options.optimize}, engine
 
 
 def _optimise(
     lowered: Path, settings: dict[str, str], out: Path, alignment: int
 ) -> ort.InferenceSession:
-    # The engine packs weights for its kernels while it loads. Written beside the optimised graph they are
-    # mapped, not copied, so a second process shares them.
+    # The engine packs weights for its kernels while it loads. Written beside the optimised graph
+    # they are mapped, not copied, so a second process shares them.
     raw = session_options({**settings, **_PREPACK})
     raw.optimized_model_filepath = str(out / _ENTRY)
     create(lowered, raw)

@@ -1,4 +1,4 @@
-"""The engine's names of types: `tensor(float)`, `seq(tensor(int64))`, `optional(tensor(double))`."""
+"""The engine's names of types: `tensor(float)`, `seq(tensor(int64))`, and so on."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Plain keys are attributes of SessionOptions; keys with a dot are the engine's session config entries.
+# Plain keys are attributes of SessionOptions; keys with a dot are session config entries.
 _INTEGERS = ("intra_op_num_threads", "inter_op_num_threads", "log_severity_level")
 _SWITCHES = ("enable_cpu_mem_arena", "enable_mem_pattern", "enable_mem_reuse")
 _MODES = {"sequential": "ORT_SEQUENTIAL", "parallel": "ORT_PARALLEL"}
@@ -35,7 +35,7 @@ def session_options(
 ) -> ort.SessionOptions:
     """The engine's options: silent, with exactly these threads, optimised fully or not at all.
 
-    Spinning is left as the engine has it (on): it is the fastest for one stream of calls. A caller that
+    Spinning is left as the engine has it (on): it is the fastest for one stream of calls. Who
     alternates engines in one process passes `session.force_spinning_stop`.
     """
     import onnxruntime as ort
@@ -69,7 +69,7 @@ def _apply(options: ort.SessionOptions, key: str, value: str) -> None:
     else:
         known = (*_INTEGERS, *_SWITCHES, "execution_mode", "graph_optimization_level")
         raise ConfigError(
-            "onnxruntime has no setting {key!r}; known: {known}, and session config entries (with a dot).",
+            "onnxruntime has no setting {key!r}; known: {known}, and config entries (with a dot).",
             key=key,
             known=", ".join(known),
         )

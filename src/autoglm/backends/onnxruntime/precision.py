@@ -1,4 +1,4 @@
-"""Lower a saved fp32 model to fp16 or int8 with the engine's own tools; named nodes stay in fp32."""
+"""Lower a saved fp32 model to fp16 or int8 with the engine's tools; named nodes stay in fp32."""
 
 from __future__ import annotations
 
@@ -26,10 +26,7 @@ _CNN = (
 # Around softmax and normalisation int8 costs accuracy and gains little: only the weights' products.
 _TRANSFORMER = ("Conv", "Gemm", "MatMul")
 # A product whose output stays float32 is one kernel too, and keeps the range of what follows.
-_TRANSFORMER_OPTIONS = {
-    "MatMulConstBOnly": True,
-    "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"],
-}
+_TRANSFORMER_OPTIONS = {"OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"]}
 _ATTENTION = frozenset({"Softmax", "LayerNormalization", "Attention", "MultiHeadAttention"})
 _AMD64 = ("x86_64", "AMD64")
 
@@ -37,7 +34,7 @@ Lower = Callable[[Path, Path, "CompileOptions", "ir.Model", list[str]], None]
 
 
 def lower(plain: Path, model: ir.Model, options: CompileOptions, work: Path) -> Path:
-    """Write the model in `options.precision`, weights aligned; CompileError where the tools fail."""
+    """The model in `options.precision`, weights aligned; CompileError where the tools fail."""
     import onnx_ir as ir
 
     from autoglm.rewrite.save import save_onnx
@@ -117,8 +114,11 @@ def _static(
         )
     transformer = any(node.op_type in _ATTENTION for node in model.graph.all_nodes())
     dot, amd64 = _int8_dot()
+    folded = _folded(plain)
+    if transformer:
+        keep = [*keep, *_products_of_activations(folded)]
     q.quantize_static(
-        str(_folded(plain)),
+        str(folded),
         str(made),
         _reader(options),
         quant_format=q.QuantFormat.QDQ,
@@ -168,7 +168,7 @@ def _is_big(plain: Path) -> bool:
 
 
 def _folded(plain: Path) -> Path:
-    """The model with constants and batch normalisation folded, so that scales are those of what runs."""
+    """Constants and batch normalisation folded, so that scales are those of what runs."""
     folded = plain.with_name("folded.onnx")
     raw = session_options({"graph_optimization_level": "basic"})
     raw.optimized_model_filepath = str(folded)
@@ -177,6 +177,16 @@ def _folded(plain: Path) -> Path:
         raw.add_session_config_entry(key, "folded.data")
     create(plain, raw)
     return folded
+
+
+def _products_of_activations(path: Path) -> list[str]:
+    """The MatMuls of attention: without a weight, int8 gains little there and costs accuracy."""
+    import onnx
+
+    graph = onnx.load(str(path), load_external_data=False).graph
+    weights = {tensor.name for tensor in graph.initializer}
+    products = [node for node in graph.node if node.op_type == "MatMul"]
+    return [node.name for node in products if node.name and not weights & set(node.input)]
 
 
 def _reader(options: CompileOptions) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,10 +28,10 @@ def read_profile(
 ) -> list[tuple[str, float]]:
     """Total seconds of each node, slowest first, under its source name where that is known."""
     events = json.loads(Path(engine.end_profiling()).read_text("utf-8"))
-    seconds: Counter[str] = Counter()
+    seconds: dict[str, float] = defaultdict(float)
     for event in events:
         name = str(event.get("name", ""))
         if event.get("cat") == "Node" and name.endswith(_SUFFIX):
             node = name.removesuffix(_SUFFIX)
             seconds[sources.get(node, node)] += event["dur"] / 1e6
-    return seconds.most_common()
+    return sorted(seconds.items(), key=lambda row: -row[1])

@@ -1,4 +1,4 @@
-"""Run an artifact: plain tensors go straight to the engine, and feeds are examined only when it refuses them."""
+"""Run an artifact: plain tensors go straight to the engine; feeds it refuses are examined."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ class OrtSession:
         self._sources: Mapping[str, str] = artifact.meta.get("sources", {})
         self._names = [info.name for info in self.outputs]
         self._call: Callable[[list[str], Feeds], list[Value]] = engine.run
-        # The engine checks dtype, rank and sizes itself, but takes byte-swapped arrays for native ones and
-        # any rank where a 0-d tensor is declared; these two are looked at before every call.
+        # The engine checks dtype, rank and sizes itself, but takes byte-swapped arrays for native
+        # ones and any rank where a 0-d tensor is declared: these two are looked at before a call.
         self._dtypes = [(info.name, to_numpy(info.dtype)) for info in self.inputs if is_plain(info)]
         self._scalars = [info.name for info in self.inputs if info.shape == ()]
         values = (*self.inputs, *self.outputs)
@@ -116,7 +116,7 @@ class OrtSession:
         return [from_ort(value) for value in engine.run_with_ort_values(names, values)]
 
     def profile(self) -> list[tuple[str, float]]:
-        """Seconds spent in each node since the session was opened with `profile=True`; ends profiling."""
+        """Seconds spent in each node since a session was opened with `profile=True`; ends it."""
         from autoglm.backends.onnxruntime.profile import read_profile
 
         if self._engine is None or self._profiles is None:

@@ -1,4 +1,4 @@
-"""Values that NumPy cannot name (bfloat16, fp8, 4 and 2 bit) as the engine's typed values, and back."""
+"""Values that NumPy cannot name (bfloat16, fp8, 4 and 2 bit) as the engine's, and back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The OpenVINO backend: its CPU plug-in, with the precision always said, never left to its default."""
+"""The OpenVINO backend: the precision is always said, never left to its default."""
 
 from __future__ import annotations
 

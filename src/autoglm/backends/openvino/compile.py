@@ -1,4 +1,4 @@
-"""Convert one partition to OpenVINO's own files, and refuse what its CPU plug-in would compute wrongly."""
+"""Convert one partition to OpenVINO's files, and refuse what it would compute wrongly."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def _convert(model: ir.Model, options: CompileOptions, work: Path) -> ov.Model:
 
 
 def _matched(ports: Sequence[ov.Output], infos: tuple[TensorInfo, ...]) -> tuple[TensorInfo, ...]:
-    """Our names and shapes, once the engine's ports are seen to be the same values in the same order."""
+    """Our names and shapes, once the engine's ports are seen to be the same, in order."""
     if len(ports) != len(infos):
         raise CompileError(
             "OpenVINO's model has {found} values at its edge; the ONNX model has {expected}.",

@@ -22,9 +22,9 @@ _GROUP = {"int8-dynamic": "128"}
 
 @contextmanager
 def without_telemetry() -> Iterator[None]:
-    """Import Intel's packages without their telemetry, which else reports and writes to the home folder.
+    """Import Intel's packages without telemetry, which reports and writes to the home folder.
 
-    Each falls back to a stub of its own where the telemetry package is missing; so it looks missing.
+    Each falls back to a stub where the telemetry package is missing, so it is made to look so.
     """
     hidden = [
         m for m in ("openvino_telemetry", "openvino_telemetry.backend") if m not in sys.modules
@@ -68,7 +68,7 @@ def configuration(
 
 
 def load(model: ov.Model, device: str, told: Mapping[str, str]) -> ov.CompiledModel:
-    """Compile for the device; CompileError where it refuses, or takes another precision than asked."""
+    """Compile for the device; CompileError where it refuses, or takes another precision."""
     try:
         compiled = core().compile_model(model, device, dict(told))
         found = str(compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name())

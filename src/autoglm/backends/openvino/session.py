@@ -1,4 +1,4 @@
-"""Run a compiled model through infer requests whose input tensors stay bound; outputs are the caller's own."""
+"""Run a compiled model through infer requests whose inputs stay bound; outputs are copies."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ class OvSession:
             self._seconds[row.node_name] = self._seconds.get(row.node_name, 0.0) + seconds
 
     def profile(self) -> list[tuple[str, float]]:
-        """Seconds spent in each node since the session was opened with `profile=True`, slowest first."""
+        """Seconds spent in each node since a session was opened with `profile=True`."""
         if not self._profile:
             raise ExecutionError("This session was not opened with profile=True.")
         return sorted(self._seconds.items(), key=lambda row: -row[1])
@@ -182,7 +182,7 @@ class OvSession:
 def _refuse_wide(name: str, array: Array) -> None:
     if array.size and (array.min() < _INT32.min or array.max() > _INT32.max):
         raise ExecutionError(
-            "OpenVINO's CPU plug-in computes int64 in 32 bits; input {name!r} holds values beyond that.",
+            "OpenVINO computes int64 in 32 bits; input {name!r} holds values beyond that.",
             name=name,
         )
 

@@ -36,7 +36,7 @@ class Reference:
             return ""
 
     def capabilities(self, arch: str = "") -> Capabilities:
-        """The table measured with the nearest onnx version; its speed keeps every plan away from it."""
+        """The table measured with the nearest onnx version; its speed keeps plans away from it."""
         from dataclasses import replace
 
         from autoglm.catalog import load_pack
@@ -47,7 +47,7 @@ class Reference:
         return replace(load_pack("reference", self.version()), precisions=precisions, speed=0.001)
 
     def compile(self, model: ir.Model, options: CompileOptions, out: Path) -> Artifact:
-        """Write the model, once it is seen to have only operators that the evaluator computes rightly."""
+        """Write the model, once it has only operators that the evaluator computes rightly."""
         from autoglm.backends.reference.compile import compile_model
 
         return compile_model(model, options, out)

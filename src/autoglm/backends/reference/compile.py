@@ -24,12 +24,12 @@ _IGNORED = {
 
 
 def compile_model(model: ir.Model, options: CompileOptions, out: Path) -> Artifact:
-    """Write the model into `out`; CompileError for an operator that is missing or would answer wrongly."""
+    """Write the model; CompileError for an operator that is missing or answers wrongly."""
     from autoglm.rewrite.save import input_infos, output_infos, save_onnx
 
     if options.precision != "fp32":
         raise ConfigError(
-            "The reference evaluator computes only what the model says; found precision {precision}.",
+            "The reference evaluator computes only what the model says; asked for {precision}.",
             hint="Ask for fp32.",
             precision=options.precision,
         )

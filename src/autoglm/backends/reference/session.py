@@ -69,7 +69,7 @@ class ReferenceSession:
         self._engine: ReferenceEvaluator | None = engine
 
     def run(self, feeds: Feeds) -> dict[str, Value]:
-        """Run once; ExecutionError also where the evaluator's answer is not of the declared type."""
+        """Run once; ExecutionError also where the answer is not of the declared type."""
         import numpy as np
 
         if self._engine is None:
