@@ -110,7 +110,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("accept_accuracy", same, type=bool | None),
     Option("calibration", same, "PATH"),
     Option("inputs", same, "PATH", ("-i", "--input")),
-    Option("input_shapes", shapes, "NAME=1,3,224,224", ("--shape",), _MANY),
+    Option("input_shapes", shapes, "NAME=1,3,224,224", ("--shape", "--input-shape"), _MANY),
     Option("pins", pairs, "PATTERN=BACKEND", ("--pin",), _MANY),
     Option("budget.max_fallback_time_pct", number, "PERCENT"),
     Option("budget.max_partitions", whole, "COUNT"),

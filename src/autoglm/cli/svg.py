@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from itertools import pairwise
 
 from autoglm.cli.blocks import Block, blocks_of
+from autoglm.cli.html import text
 from autoglm.cli.layering import HEIGHT, Drawing, draw
 from autoglm.cli.words import seconds, size
 from autoglm.plan.graph import Graph
@@ -80,7 +80,7 @@ def _edge(
         f"{b.tensor}: {b.kind}, {size(b.bytes)}, {seconds(b.seconds)}"
         for b in crossings.get(ends, ())[:8]
     )
-    return f'<path class="e cross" d="{path}"><title>{escape(title)}</title></path>'
+    return f'<path class="e cross" d="{path}"><title>{text(title)}</title></path>'
 
 
 def _box(
@@ -97,10 +97,10 @@ def _box(
     title = "\n".join([f"{block.label}  {names}", where, *block.lines])
     css = f"n h{hue}" + (f" {block.alarm}" if block.alarm else "")
     return (
-        f'<g class="{css}" data-p="{escape(block.partition)}" data-i="{number}" '
+        f'<g class="{css}" data-p="{text(block.partition)}" data-i="{number}" '
         f'transform="translate({x - width / 2:.1f} {y - HEIGHT / 2:.1f})" tabindex="0">'
-        f"<title>{escape(title)}</title>"
+        f"<title>{text(title)}</title>"
         f'<rect width="{width:.1f}" height="{HEIGHT:.0f}" rx="6"/>'
-        f'<text x="{width / 2:.1f}" y="{HEIGHT / 2 + 4:.1f}">{escape(_short(block.label))}</text>'
+        f'<text x="{width / 2:.1f}" y="{HEIGHT / 2 + 4:.1f}">{text(_short(block.label))}</text>'
         "</g>"
     )

@@ -65,6 +65,8 @@ def show_report(report: Report) -> None:
         out.print(cell(f"✗ {violation}", "red"))
     _show_plan(plan)
     _show_changes(report)
+    if report.notes:
+        out.print()
     for remark in report.notes:
         out.print(cell(tr("note: {text}", text=remark), "dim"))
 
@@ -148,7 +150,10 @@ def _show_plan(plan: Plan) -> None:
 
 
 def _show_refusals(plan: Plan) -> None:
-    groups = words.grouped(plan.refusals)
+    # What the others refuse matters only for nodes that found no place; --json has all of it.
+    lost = set(plan.unplaced)
+    told = [r for r in plan.refusals if r.backend == plan.backend or r.node in lost]
+    groups = words.grouped(told)
     columns = (tr("backend"), tr("operator"), tr("nodes") + ">", tr("why"), tr("known by"))
     for title, wanted in (
         ("Refused", Verdict.NO),
