@@ -8,7 +8,8 @@ from functools import cache
 from itertools import product
 
 from autoglm.plan import Graph, Machine, Wiring, make_graph
-from autoglm.plan.problem import Problem
+from autoglm.plan.options import choose_options
+from autoglm.plan.problem import Problem, make_problem
 from autoglm.spec import (
     Capabilities,
     Constraint,
@@ -30,7 +31,9 @@ def table(name: str, *ops: str, speed: float = 1.0, **fields: object) -> Capabil
     return Capabilities(name, f"{name} 1.0", rows, speed=speed, **fields)  # type: ignore[arg-type]
 
 
-def judged(name: str, verdicts: Mapping[str, Support], ops: Sequence[str], **fields: object) -> Capabilities:
+def judged(
+    name: str, verdicts: Mapping[str, Support], ops: Sequence[str], **fields: object
+) -> Capabilities:
     """A backend that takes these operators, but gives these verdicts to the nodes named."""
 
     def verdict(node: NodeFacts) -> Support:
@@ -44,7 +47,9 @@ def value(*shape: int, dtype: str = "float32", constant: bool = False) -> ValueF
     return ValueFacts(dtype, shape, constant)
 
 
-def node(name: str, op: str, inputs: Sequence[ValueFacts], output: ValueFacts, **attributes: object) -> NodeFacts:
+def node(
+    name: str, op: str, inputs: Sequence[ValueFacts], output: ValueFacts, **attributes: object
+) -> NodeFacts:
     return NodeFacts(name, op, 13, tuple(inputs), (output,), attributes)
 
 
@@ -70,11 +75,15 @@ def dag(edges: Sequence[Sequence[int]], ops: Sequence[str], sizes: Sequence[int]
     return make_graph(facts, wiring, inputs={"x": value(10)}, outputs=outputs)
 
 
-def random_dag(count: int, seed: int, *, reach: int = 4, ops: int = 6, largest: int = 60_000) -> Graph:
+def random_dag(
+    count: int, seed: int, *, reach: int = 4, ops: int = 6, largest: int = 60_000
+) -> Graph:
     """A connected-looking graph whose nodes read one or two of the `reach` nodes before them."""
     draw = random.Random(seed)
     edges = [
-        sorted({draw.randrange(max(0, i - reach), i) for _ in range(draw.choice((1, 1, 2)))}) if i else []
+        sorted({draw.randrange(max(0, i - reach), i) for _ in range(draw.choice((1, 1, 2)))})
+        if i
+        else []
         for i in range(count)
     ]
     kinds = [f"Op{draw.randrange(ops)}" for _ in range(count)]
@@ -90,7 +99,9 @@ def random_tables(
     tables = {}
     for name in names[:-1]:
         refused = {
-            n.name: no(Constraint.ATTRIBUTE, "drawn by lot") for n in graph.nodes if draw.random() < refuse
+            n.name: no(Constraint.ATTRIBUTE, "drawn by lot")
+            for n in graph.nodes
+            if draw.random() < refuse
         }
         tables[name] = judged(name, refused, kinds, speed=draw.choice((1.0, 2.0, 8.0)))
     tables[names[-1]] = table(names[-1], *kinds)
@@ -98,7 +109,7 @@ def random_tables(
 
 
 def best_by_force(problem: Problem) -> int:
-    """The cheapest of all labellings and all ways to run them as a sequence of one-backend steps."""
+    """The cheapest of all labellings and all ways to run them in steps of one backend each."""
     return min(
         _cheapest_sequence(problem, labels)
         for labels in product(*(options or (-1,) for options in problem.options))
@@ -142,3 +153,10 @@ def _cheapest_sequence(problem: Problem, labels: Sequence[int]) -> int:
         )
 
     return nodes + rest(0)
+
+
+def problem_of(graph: Graph, tables: Mapping[str, Capabilities]) -> Problem:
+    """The numbers behind a plan whose primary is the first table."""
+    options = choose_options(graph, tables, list(tables), precision="fp32", pins={}, forbid=())
+    used = [tables[name] for name in options.backends]
+    return make_problem(graph, options, used, MACHINE, prefer_primary=0.0)

@@ -11,7 +11,7 @@ from autoglm.spec import Fallback, Plan
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Limits on a plan; None = no limit. `forbid` holds operators (or patterns) that may not fall back."""
+    """Limits on a plan; None = no limit. `forbid`: operators or patterns that may not fall back."""
 
     max_fallback_time_pct: float | None = None
     max_partitions: int | None = None

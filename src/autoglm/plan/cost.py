@@ -1,6 +1,6 @@
 """What a node, a boundary and a session call cost on a machine of measured speeds.
 
-Node time = max(FLOPs / rate, bytes / bandwidth) + the engine's own step, divided by the backend's `speed`.
+Node time = (max(FLOPs / rate, bytes / bandwidth) + the engine's own step) / the backend's `speed`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _PRECISION = {
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Speeds of one machine; the defaults are those of one slow core, so that gains are not promised.
+    """Speeds of one machine; the defaults are one slow core's, so that no gain is promised.
 
-    GB/s count the payload once (a copy of 1 GB at 5 GB/s takes 0.2 s). `dispatch_s` is one session call,
-    by backend, "" for those not measured; `node_s` is one node's share of an engine's own loop.
+    GB/s count the payload once (a copy of 1 GB at 5 GB/s takes 0.2 s). `dispatch_s` is one session
+    call, by backend, "" for those not measured; `node_s` one node's share of an engine's own loop.
     """
 
     gemm_gflops: Mapping[str, float] = field(
@@ -79,8 +79,8 @@ class Side:
 def boundary_kinds(producer: Side, consumer: Side, dtype: str, rank: int) -> tuple[str, ...]:
     """What happens to a tensor on its way between two partitions; a copy always does.
 
-    A cast where both compute in another precision, for floats; a new layout where both prefer another,
-    for tensors of image or volume rank (4 and 5), the only ones that engines block.
+    A cast where the two compute in different precisions, for floats; a new layout where they prefer
+    different ones, for tensors of image or volume rank (4 and 5), the only ones that engines block.
     """
     kinds = ["copy"]
     if producer.precision != consumer.precision and "float" in dtype:
@@ -91,6 +91,6 @@ def boundary_kinds(producer: Side, consumer: Side, dtype: str, rank: int) -> tup
 
 
 def boundary_seconds(kinds: tuple[str, ...], size_bytes: int, machine: Machine) -> float:
-    """Seconds to bring `size_bytes` across; the session call it leads to is priced with its partition."""
+    """Seconds to bring `size_bytes` across; session calls are priced with their partition."""
     rates = {"copy": machine.copy_gbps, "cast": machine.cast_gbps, "layout": machine.layout_gbps}
     return sum(size_bytes / (1e9 * rates[kind]) for kind in kinds)

@@ -1,6 +1,6 @@
 """Minimum cut by push-relabel: highest label first, exact distances recomputed now and then.
 
-Only the cut is wanted, so flow that cannot reach the sink is left where it stands (first phase only).
+Only the cut is wanted, so flow that cannot reach the sink is left where it stands.
 """
 
 from __future__ import annotations
@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
 
-
-# Raises per node before distances are measured anew; measured to be the cheapest on 8,000 nodes.
+# Raises per node before distances are taken anew; the cheapest of those tried on 8,000 nodes.
 _PATIENCE = 8
 
 
 @dataclass(slots=True)
 class Network:
-    """Nodes with a capacity from the source (`supply`) and to the sink (`demand`), and arcs between them."""
+    """Nodes with capacities from the source (`supply`) and to the sink (`demand`), and arcs."""
 
     supply: list[int] = field(default_factory=list)
     demand: list[int] = field(default_factory=list)
@@ -39,12 +38,12 @@ class Network:
 
 
 def sink_side(network: Network) -> list[bool]:
-    """The nodes on the sink's side of a minimum cut, the smallest such set; uses the network up."""
+    """Which nodes are on the sink's side of the minimum cut with the fewest there; uses it up."""
     return _PushRelabel(network).run()
 
 
 class _PushRelabel:
-    """Flow moves from nodes with excess to nodes one step nearer the sink; what is stuck gets raised."""
+    """Excess moves to nodes one step nearer the sink; a node that is stuck gets raised."""
 
     def __init__(self, network: Network) -> None:
         self.network = network

@@ -1,8 +1,9 @@
-"""Alpha-expansion: one minimum cut decides which nodes move to one backend; exact where there are two.
+"""Alpha-expansion: one minimum cut decides which nodes move to one backend; exact for two backends.
 
-Priced here: node times, and each tensor once for every other backend that reads it (its copy, cast and
-layout, and a session call of the reader). Partitions of one backend that had to be split apart, and session
-calls shared by several tensors, are not seen here; `place` prices the outcome truly and improves on it.
+Priced here: node times, and each tensor once for every other backend that reads it (its copy, cast
+and layout, and a session call of the reader). Partitions of one backend that had to be split apart,
+and session calls shared by several tensors, are not seen here; `place` prices the outcome truly and
+improves on it.
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ class _Terms:
             self.network.demand[producer] += kept
             self.network.supply[producer] += taken
             return
-        # Where keeping costs more than taking, the difference is not a cut (three labels); it is left out.
+        # Where keeping costs more (three labels), the difference is no cut; it is left out.
         always = min(kept, taken)
         if always:
             self._when_any_keeps(None, keepers, always)

@@ -1,4 +1,4 @@
-"""A plan as sentences and as JSON: why a node runs where it does, what differs between two plans."""
+"""A plan as sentences and as JSON: why a node runs where it does, what differs between two."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def to_dict(plan: Plan) -> dict[str, Any]:
 
 def from_dict(values: Mapping[str, Any]) -> Plan:
     """The plan that `to_dict` was given."""
-    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     for key, kind in _PARTS.items():
         fields[key] = tuple(kind(**_typed(part)) for part in values.get(key, ()))
     return Plan(**fields)
@@ -86,8 +86,8 @@ def why(plan: Plan, node: str) -> str:
             id=where.id,
         )
     text = tr(
-        "{node} ({op}) was wanted on {wanted} and runs on {placed} ({id}): {reason} [{constraint}]; "
-        "it takes {price} of {total}.",
+        "{node} ({op}) was wanted on {wanted} and runs on {placed} ({id}): {reason} [{constraint}];"
+        " it takes {price} of {total}.",
         node=node,
         op=fallback.op,
         wanted=fallback.wanted,
@@ -105,7 +105,8 @@ def why(plan: Plan, node: str) -> str:
 
 
 def _refusal(refusal: Refusal) -> str:
-    return f"{refusal.backend} says {refusal.verdict.value}, {refusal.reason} ({refusal.evidence.value})"
+    answer, evidence = refusal.verdict.value, refusal.evidence.value
+    return f"{refusal.backend} says {answer}, {refusal.reason} ({evidence})"
 
 
 def diff(old: Plan, new: Plan) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One operator: what tables need to judge it, what it costs, which tensors and weights it touches."""
+    """One operator: what tables judge, what it costs, which tensors and weights it touches."""
 
     facts: NodeFacts
     inputs: tuple[str, ...]  # tensors read, also by its bodies; weights are apart
@@ -59,7 +59,7 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """Nodes in topological order, the tensors between them, weights in bytes, and what was assumed."""
+    """Nodes in topological order, tensors between them, weights in bytes, and what was assumed."""
 
     nodes: tuple[Node, ...]
     tensors: tuple[Tensor, ...]

@@ -1,7 +1,7 @@
 """Local moves under the true price, after the cut: splitting changed what islands cost.
 
-A move gives a connected piece of one partition, or one node, or two neighbours, to a backend beside it.
-The number of trials is bounded by the size of the graph, so that planning stays linear in nodes.
+A move gives a connected piece of one partition, or one node, or two neighbours, to a backend beside
+it. The number of trials is bounded by the graph's size, so that planning stays linear in nodes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SMALL = 60
 
 
 def improve(problem: Problem, starts: Sequence[Solution]) -> Solution:
-    """The best plan that moves lead to, from the cheapest start, and from the others while trials last."""
+    """The best plan that moves lead to: from the cheapest start, then from others."""
     edges = sum(map(len, problem.successors))
     trials = min(_MOST_TRIALS, max(_LEAST_TRIALS, _WORK // (problem.size + edges + 1)))
     best = min(starts, key=lambda s: s.cost)

@@ -20,8 +20,8 @@ UNKNOWN_NOTE = "unknown: not measured"
 class Options:
     """Per node, the labels (indices into `backends`) it may take; empty where nothing takes it.
 
-    Only the best tier is kept: a plain yes; else a yes in fp32 where the precision asked for is refused;
-    else the reference evaluator's yes; else those that are unknown.
+    Only the best tier is kept: a plain yes; else a yes in fp32 where the precision asked for is
+    refused; else the reference evaluator's yes; else those that are unknown.
     """
 
     index: Mapping[str, int]  # node -> its place in the graph
@@ -124,7 +124,7 @@ def _precision(table: Capabilities, precision: str, *, primary: bool) -> _Precis
 
 
 def precision_support(table: Capabilities, precision: str) -> Support:
-    """Whether a backend computes in `precision`; fp32 is taken for granted where the table is silent."""
+    """Whether a backend computes in `precision`; a silent table means fp32."""
     found = table.precisions.get(precision)
     if found is None:
         if precision == "fp32":
@@ -159,7 +159,7 @@ def _both(node: Support, at: _Precision) -> Support:
 
 
 def _memory(graph: Graph, table: Capabilities, column: list[Support]) -> list[Support]:
-    """Refuse the nodes from where weights and live activations outgrow the device, in graph order."""
+    """Refuse, in graph order, the nodes from which on weights and live activations are too much."""
     limit = table.memory_bytes
     if limit is None:
         return column

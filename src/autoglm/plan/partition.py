@@ -1,10 +1,10 @@
 """From one backend per node to partitions that can run one after the other, as few as can be.
 
 A partition must be convex: no path may leave it and come back. Sets that follow one another in some
-topological order always are, so the partitions are built by walking the graph: take every node of one
-backend that is ready, and what becomes ready by that, until none is left; then go on with another backend.
-With two backends no order of steps gives fewer partitions than the better of the two beginnings; with more,
-the backend comes next that has the most changes of backend still ahead of it.
+topological order always are, so the partitions are built by walking the graph: take every node of
+one backend that is ready, and what becomes ready by that, until none is left; then go on with
+another backend. With two backends no order of steps gives fewer partitions than the better of the
+two beginnings; with more, the backend comes next that has the most changes of backend ahead of it.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def solve_order(
 ) -> Solution:
     """The cheapest walk: from the inputs or back from the outputs, beginning with each label there.
 
-    Walked from the inputs every node runs as early as its backend comes up, walked back as late; `settle`
-    then moves single nodes between partitions of their backend.
+    Walked from the inputs every node runs as early as its backend comes up, walked back as late;
+    `settle` then moves single nodes between partitions of their backend.
     """
     walks = {v: _walk(problem, labels, v) for v in variants or _variants(problem, labels)}
     if problem.size > _SMALL:
@@ -74,7 +74,7 @@ def _fewest(walks: Mapping[Variant, Sequence[Group]]) -> list[Variant]:
 
 
 def price(problem: Problem, labels: Sequence[int], groups: Sequence[Group]) -> int:
-    """Node times, one session call per group, and every tensor once per group that reads it from outside."""
+    """Node times, a session call per group, each tensor once per group it is brought to."""
     total = 0
     group_of = [0] * problem.size
     for number, group in enumerate(groups):
@@ -115,13 +115,11 @@ def crossed(
     return found
 
 
-def settle(
-    problem: Problem, labels: Sequence[int], groups: Sequence[Group]
-) -> tuple[Group, ...]:
+def settle(problem: Problem, labels: Sequence[int], groups: Sequence[Group]) -> tuple[Group, ...]:
     """Move single nodes to another group of their label where less has to be brought across.
 
-    A node may go wherever its predecessors' groups are not later and its successors' not earlier, so the
-    groups stay in a valid order.
+    A node may go wherever its predecessors' groups are not later and its successors' not earlier,
+    so the groups stay in a valid order.
     """
     if len(groups) < 3:
         return tuple(groups)

@@ -1,8 +1,9 @@
 """Place every node where the whole plan is cheapest, and keep the plans that were not chosen.
 
-Guaranteed: every plan named here (greedy, all on one engine, the cut's) is priced by the same function, and
-the chosen one costs no more than any of them. Not guaranteed: the optimum, once partitions must be split to
-be convex (`benchmarks/planning.py` measures how far it is off).
+Guaranteed: every plan named here (greedy, all on one engine, the cut's) is priced by the same
+function, and the chosen one costs no more than any of them; except that a primary which takes
+every node keeps every node, because it was asked for. Not guaranteed: the optimum, once partitions
+must be split to be convex (`benchmarks/planning.py` measures how far it is off).
 """
 
 from __future__ import annotations
@@ -40,11 +41,11 @@ def make_plan(
 ) -> Plan:
     """Decide which backend runs each node; pure, and the same answer every time.
 
-    `policy`: "cpu" (the CPU engines that `tables` has), "error" (no fallback), or backends in order; the
-    reference evaluator only where such a list names it or `allow_reference` is set, and only for nodes that
-    nothing else takes. `pins`: node name or operator pattern -> backend; the first pattern that matches
-    counts. `prefer_primary`: a node that the primary takes leaves it only for a gain above this share of
-    its time. A plan over budget is chosen only where every plan is over budget.
+    `policy`: "cpu" (the CPU engines in `tables`), "error" (no fallback), or backends in order;
+    the reference evaluator only where that list names it or `allow_reference` is set, and only for
+    nodes that nothing else takes. `pins`: node name or operator pattern -> backend; the first that
+    matches counts. `prefer_primary`: a node that the primary takes leaves it only for a gain above
+    this share of its time. A plan over budget is chosen only where every plan is over budget.
     """
     machine, budget = machine or Machine(), budget or Budget()
     names = candidates(backend, policy, tables, allow_reference=allow_reference)
@@ -82,7 +83,7 @@ def _solutions(problem: Problem) -> list[_Named]:
 
 
 def _decided(problem: Problem) -> bool:
-    """Whether nothing is left to weigh: no node has a choice, or the primary takes all it is offered."""
+    """Whether nothing is left to weigh: no node has a choice, or the primary takes them all."""
     return all(len(o) < 2 for o in problem.options) or all(
         o[:1] in ((0,), ()) for o in problem.options
     )

@@ -19,7 +19,7 @@ UNPLACED = -1
 
 @dataclass(frozen=True, slots=True)
 class Crossing:
-    """One tensor between nodes: what it costs from any backend to any other (`prices[from][to]`)."""
+    """One tensor between nodes: its price from any backend to any other (`prices[from][to]`)."""
 
     name: str
     producer: int

@@ -1,4 +1,4 @@
-"""From labels and groups to the Plan that people read: partitions, boundaries, fallbacks with prices."""
+"""From labels and groups to the Plan that people read: partitions, boundaries, priced fallbacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FLOPs and bytes of one node, by operator family; each formula stands in its function's docstring."""
+"""FLOPs and bytes of one node, by operator family; each formula is its function's docstring."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Facts:
 
 
 def _body(node: NodeFacts, dims: Dims, trips: int) -> Work:
-    # Nested bodies are flattened into node.body, so a nested control-flow node counts through its own nodes.
+    # Nested bodies are flattened into node.body, so a nested If counts through its own nodes.
     parts = [work_of(n, dims) for n in node.body if not n.body]
     widest = max(parts, key=lambda w: w.flops, default=Work())
     return Work(
@@ -111,7 +111,7 @@ def _dtype(node: NodeFacts) -> str:
 
 
 def _traffic(name: str, f: Facts) -> tuple[int, int]:
-    """Every input read and every output written once; views move nothing, gathers read what they give."""
+    """Inputs read and outputs written once; views move nothing, gathers read what they give."""
     if name in _VIEWS:
         return 0, 0
     written = sum(value_bytes(v.dtype, s) for v, s in zip(f.node.outputs, f.outputs, strict=True))
@@ -248,8 +248,9 @@ _GEMM: Mapping[str, Callable[[Facts], float]] = {
 
 _VECTOR: Mapping[str, Callable[[Facts], float]] = {
     **_each(
-        "Acos Acosh Asin Asinh Atan Atanh Cos Cosh Erf Exp Log Pow Sigmoid Sin Sinh Softplus Tan Tanh "
-        "Gelu FastGelu QuickGelu BiasGelu Mish Swish Elu Selu Celu Softsign RandomNormal RandomNormalLike",
+        "Acos Acosh Asin Asinh Atan Atanh Cos Cosh Erf Exp Log Pow Sigmoid Sin Sinh Softplus Tan "
+        "Tanh Gelu FastGelu QuickGelu BiasGelu Mish Swish Elu Selu Celu Softsign RandomNormal "
+        "RandomNormalLike",
         _costly,
     ),
     **_each(
@@ -259,8 +260,9 @@ _VECTOR: Mapping[str, Callable[[Facts], float]] = {
         _normal,
     ),
     **_each(
-        "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum "
-        "ReduceSumSquare ArgMax ArgMin GlobalAveragePool GlobalMaxPool GlobalLpPool CumSum NonZero",
+        "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd "
+        "ReduceSum ReduceSumSquare ArgMax ArgMin "
+        "GlobalAveragePool GlobalMaxPool GlobalLpPool CumSum NonZero",
         _reduce,
     ),
     **_each("TopK Unique NonMaxSuppression", _sort),
@@ -268,12 +270,15 @@ _VECTOR: Mapping[str, Callable[[Facts], float]] = {
     **_each("DFT STFT", _dft),
     **_each("Resize Upsample GridSample AffineGrid", _normal),
     **_each(
-        "Reshape Squeeze Unsqueeze Flatten Identity Shape Size Constant Transpose Concat Split Slice Gather "
-        "GatherElements GatherND ScatterElements ScatterND Pad Tile Expand DepthToSpace SpaceToDepth "
-        "ConstantOfShape Cast CastLike ReverseSequence Compress OneHot EyeLike",
+        "Reshape Squeeze Unsqueeze Flatten Identity Shape Size Constant Transpose Concat Split "
+        "Slice Gather GatherElements GatherND ScatterElements ScatterND Pad Tile Expand "
+        "DepthToSpace SpaceToDepth ConstantOfShape Cast CastLike "
+        "ReverseSequence Compress OneHot EyeLike",
         _none,
     ),
 }
 
-_VIEWS = frozenset(["Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Shape", "Size", "Constant"])
+_VIEWS = frozenset(
+    ["Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Shape", "Size", "Constant"]
+)
 _GATHERS = frozenset(["Gather", "GatherElements", "GatherND", "Slice", "Split", "Compress"])
