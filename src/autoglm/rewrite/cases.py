@@ -1,7 +1,7 @@
-"""Seeded models on which each rewrite rule is proven: shapes of every rank, empty, with edge values.
+"""Seeded models on which each rewrite rule is proven: every rank, empty ones, edge values.
 
-A case is the body of an ONNX graph as text, and its arrays. `CASES` maps a rule's name to the function
-that makes its cases; `x` is fed, everything in `constants` is an initializer.
+A case is the body of an ONNX graph as text, and its arrays. `CASES` maps a rule's name to the
+function that makes its cases; `x` is fed, everything in `constants` is an initializer.
 """
 
 from __future__ import annotations
@@ -188,8 +188,9 @@ def _layer_norm(s: Source) -> Iterator[Case]:
     for number, shape in enumerate(((3, 8), (2, 3, 8), (0, 8), (2, 1, 3, 8), (1, 2, 1, 2, 8))):
         for x, edge in s.both(*shape):
             body = (
-                f"m = ReduceMean(x, axes) d = Sub(x, m) {squares[number % 2]} v = ReduceMean(q, axes) "
-                "a = Add(v, eps) r = Sqrt(a) n = Div(d, r) g = Mul(n, scale) y = Add(bias, g)"
+                f"m = ReduceMean(x, axes) d = Sub(x, m) {squares[number % 2]} "
+                "v = ReduceMean(q, axes) a = Add(v, eps) r = Sqrt(a) n = Div(d, r) "
+                "g = Mul(n, scale) y = Add(bias, g)"
             )
             known = {"axes": ints(-1), "eps": s.number(1e-5 if s.dtype == "float32" else 1e-3)}
             known |= {"scale": s.positive(8), "bias": s.normal(8)}
@@ -204,7 +205,8 @@ def _rms_norm(s: Source) -> Iterator[Case]:
     for number, shape in enumerate(((3, 8), (2, 3, 8), (0, 8), (2, 1, 3, 8), (1, 2, 1, 2, 8))):
         square = "q = Pow(x, two)" if number % 2 else "q = Mul(x, x)"
         for end in ends:
-            body = f"{square} m = ReduceMean(q, axes) a = Add(eps, m) r = Sqrt(a) {end} y = Mul(scale, n)"
+            body = f"{square} m = ReduceMean(q, axes) a = Add(eps, m) r = Sqrt(a) {end} "
+            body += "y = Mul(scale, n)"
             known = {"axes": ints(-1), "eps": s.number(1e-5), "scale": s.positive(8)}
             if number % 2:
                 known["two"] = s.number(2.0)
@@ -265,9 +267,10 @@ def _transpose_unary(s: Source) -> Iterator[Case]:
 def _transpose_binary(s: Source) -> Iterator[Case]:
     for kind in ("Add", "Sub", "Mul", "Div"):
         for shape in ((2, 3, 4), (2, 1, 4), (0, 3, 4), (1, 1, 1)):
-            first = shape if shape[0] == 0 else (2, 3, 4)
+            first = (2, 3, 4) if shape[0] else shape
             feeds = {"x": s.edges(*first), "z": s.edges(*shape)}
-            body = f"a = Transpose<perm = [2,0,1]>(x) b = Transpose<perm = [2,0,1]>(z) y = {kind}(a, b)"
+            moved = "a = Transpose<perm = [2,0,1]>(x) b = Transpose<perm = [2,0,1]>(z)"
+            body = f"{moved} y = {kind}(a, b)"
             yield Case(body, feeds, {}, 20, True)
 
 

@@ -172,7 +172,7 @@ def _relu(s: Source) -> Iterator[Case]:
 )
 def _clip(s: Source) -> Iterator[Case]:
     bounds = {"low": np.asarray(-1).astype(s.dtype), "high": np.asarray(2).astype(s.dtype)}
-    yield from _each(s, "y = Clip(x, low, high)", **bounds)
+    yield from _each(s, "y = Clip(x, low, high)", 20, **bounds)
     yield from _each(s, "y = Clip(x, low)", low=bounds["low"])
 
 
@@ -285,7 +285,10 @@ def _tile(s: Source) -> Iterator[Case]:
 
 @case("OneHot-compare", dtypes=("int64", "int32", "float32"), exact=True)
 def _one_hot(s: Source) -> Iterator[Case]:
-    known = {"d": np.asarray(4, np.int64), "v": np.asarray([0.25, 3.0], np.float32)}
+    known: dict[str, Array] = {
+        "d": np.asarray(4, np.int64),
+        "v": np.asarray([0.25, 3.0], np.float32),
+    }
     for axis in (-1, 0, 1):
         for shape in ((3,), (2, 3), (0,)):
             x = s.random.integers(-4, 6, shape).astype(s.dtype)
@@ -390,8 +393,12 @@ def _qlinear_matmul(s: Source) -> Iterator[Case]:
 def _qlinear_conv(s: Source) -> Iterator[Case]:
     x = s.random.integers(0, 255, (1, 2, 5, 5)).astype(np.uint8)
     known = {
-        **{"p": np.float32(0.0123), "q": np.float32(0.0217), "r": np.float32(0.37)},
-        **{"i": np.uint8(3), "j": np.uint8(7), "k": np.uint8(5)},
+        "p": np.float32(0.0123),
+        "q": np.float32(0.0217),
+        "r": np.float32(0.37),
+        "i": np.uint8(3),
+        "j": np.uint8(7),
+        "k": np.uint8(5),
         "w": s.random.integers(0, 255, (3, 2, 3, 3)).astype(np.uint8),
         "b": s.random.integers(-99, 99, 3).astype(np.int32),
     }

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from autoglm.rewrite.decompose import decompose
+from autoglm.rewrite.decompose import Node, decompose, input_at
 from autoglm.rewrite.values import like, rank, static
 
 _BYTES = (ir.DataType.INT8, ir.DataType.UINT8)
 
 
 @decompose("Einsum")
-def _contract(op: Any, node: ir.Node, opset: int) -> Any:
+def _contract(op: Any, node: Node, opset: int) -> Any:
     """Transpose, Reshape, MatMul, for one or two operands of known shape."""
     equation = node.attributes.get_string("equation", "").replace(" ", "")
     terms, _, result = equation.partition("->")
@@ -50,7 +50,7 @@ def _permute(op: Any, x: Any, given: str, wanted: str, opset: int) -> Any:
 
 
 def _product(
-    op: Any, node: ir.Node, parts: list[str], result: str, sizes: dict[str, int], opset: int
+    op: Any, node: Node, parts: list[str], result: str, sizes: dict[str, int], opset: int
 ) -> Any:
     first, second = parts
     shared = [c for c in first if c in second]
@@ -90,14 +90,10 @@ def _aligned(op: Any, value: Any, x: ir.Value, axis: int) -> Any:
     return op.Reshape(value, target)
 
 
-def _input(node: ir.Node, position: int) -> ir.Value | None:
-    return node.inputs[position] if position < len(node.inputs) else None
-
-
 @decompose("DequantizeLinear")
-def _scaled(op: Any, node: ir.Node, opset: int) -> Any:
+def _scaled(op: Any, node: Node, opset: int) -> Any:
     """(x - zero point) * scale, in the scale's dtype."""
-    x, scale, zero = node.inputs[0], node.inputs[1], _input(node, 2)
+    x, scale, zero = node.inputs[0], node.inputs[1], input_at(node, 2)
     if x.dtype not in _BYTES or scale.dtype is not ir.DataType.FLOAT:
         return None
     axis = node.attributes.get_int("axis", 1)
@@ -115,9 +111,9 @@ def _scaled(op: Any, node: ir.Node, opset: int) -> Any:
 
 
 @decompose("QuantizeLinear")
-def _rounded(op: Any, node: ir.Node, opset: int) -> Any:
+def _rounded(op: Any, node: Node, opset: int) -> Any:
     """Round x / scale to even, add the zero point, saturate, cast."""
-    x, scale, zero = node.inputs[0], node.inputs[1], _input(node, 2)
+    x, scale, zero = node.inputs[0], node.inputs[1], input_at(node, 2)
     dtype = node.outputs[0].dtype
     if dtype not in _BYTES or x.dtype is not ir.DataType.FLOAT or scale.dtype != x.dtype:
         return None
@@ -137,7 +133,7 @@ def _rounded(op: Any, node: ir.Node, opset: int) -> Any:
 
 
 @decompose("QLinearMatMul", "QLinearConv")
-def _between_floats(op: Any, node: ir.Node, opset: int) -> Any:
+def _between_floats(op: Any, node: Node, opset: int) -> Any:
     """Dequantise, compute in float, quantise."""
     x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero = node.inputs[:8]
     if any((rank(s) or 0) > 1 for s in (x_scale, w_scale, y_scale)) or opset < 13:
@@ -151,7 +147,7 @@ def _between_floats(op: Any, node: ir.Node, opset: int) -> Any:
         y = op.MatMul(left, op.DequantizeLinear(w, w_scale, w_zero))
     else:
         given = [left, op.DequantizeLinear(w, w_scale, w_zero, axis=0)]
-        bias = _input(node, 8)
+        bias = input_at(node, 8)
         if bias is not None:
             # The bias is int32 with scale x_scale * w_scale, by definition of the operator.
             factor = op.Mul(x_scale, w_scale)
@@ -161,14 +157,12 @@ def _between_floats(op: Any, node: ir.Node, opset: int) -> Any:
 
 
 @decompose("MatMulInteger")
-def _int32(op: Any, node: ir.Node, opset: int) -> Any:
+def _int32(op: Any, node: Node, opset: int) -> Any:
     """A product of int32, after the zero points."""
     to = int(ir.DataType.INT32)
     sides = []
-    for value, zero, axis in (
-        (*node.inputs[:1], _input(node, 2), -2),
-        (node.inputs[1], _input(node, 3), -1),
-    ):
+    given = (node.inputs[0], input_at(node, 2), -2), (node.inputs[1], input_at(node, 3), -1)
+    for value, zero, axis in given:
         side = op.Cast(value, to=to)
         if zero is not None:
             shift = zero if rank(zero) == 0 or static(zero) == (1,) else None

@@ -92,8 +92,7 @@ def _infer_one(node: ir.Node, opset: int) -> None:
         tensor = value.const_value
         assert tensor is not None
         types[value.name] = onnx.helper.make_tensor_type_proto(
-            int(tensor.dtype),
-            [int(d) for d in tensor.shape],  # type: ignore[call-overload]
+            int(tensor.dtype), tensor.shape.numpy()
         )
         if tensor.nbytes <= 4096:
             data[value.name] = ir.to_proto(tensor)
@@ -131,7 +130,7 @@ def put_constant(graph: ir.Graph, value: ir.Value, tensor: ir.TensorProtocol) ->
     """Make every reader of `value` read an initializer of the same name."""
     fresh = ir.Value(
         name=value.name,
-        shape=ir.Shape(int(d) for d in tensor.shape),  # type: ignore[call-overload]
+        shape=ir.Shape(tensor.shape.numpy()),
         type=ir.TensorType(tensor.dtype),
         const_value=tensor,
     )
@@ -318,7 +317,7 @@ def _fix_reshape(
     if source is None or target is None or constant(target) is not None:
         return False
     wanted = known.get(target)
-    if wanted is None or node.attributes.get_int("allowzero", 0):
+    if wanted is None or node.attributes.get_int("allowzero", 0) == 1:
         return False
     fixed = list(_fixed(wanted, source))
     if None in fixed:

@@ -11,7 +11,6 @@ from onnxscript.rewriter import MatchResult
 from autoglm.rewrite.rule import Rule, refuse
 from autoglm.rewrite.values import FLOATS, constant, ints, is_scalar, rank, scalar, static
 
-
 # The fused operators compute in float32, or with constants of float32: too coarse for double.
 _NORMAL_FLOATS = FLOATS - {ir.DataType.DOUBLE}
 

@@ -35,10 +35,6 @@ class Rule(RewriteRuleClassBase):  # type: ignore[misc]
         super().__init__(self.title)
         self.end, self.variant = end, variant
 
-    def check(self, context: Any, **_: Any) -> MatchResult:
-        """Whether a structural match may be rewritten; a refusal says why."""
-        return MatchResult()
-
 
 def refuse(reason: str) -> MatchResult:
     """A refusal that onnxscript's tracer can show."""
@@ -123,7 +119,7 @@ def apply_rules(
     for kind in kinds:
         if kind.opset <= opset:
             for end in kind.ends:
-                index.setdefault(end, []).extend(_compiled(kind, end))
+                index.setdefault(end, []).extend(_compiled(kind, end))  # type: ignore[arg-type]
     names = names or Names(model)
     counts: Counter[str] = Counter()
     for graph in list(model.graphs()):

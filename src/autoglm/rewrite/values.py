@@ -100,12 +100,12 @@ def permutation(node: ir.Node | None) -> list[int] | None:
     return None if size is None else list(reversed(range(size)))
 
 
-def like(value: ir.Value, number: float | Sequence[float], name: str = "") -> ir.Tensor:
+def like(value: ir.Value, number: float | Sequence[float], name: str = "") -> ir.TensorProtocol:
     """A tensor of `value`'s dtype."""
     assert value.dtype is not None
     return ir.Tensor(np.asarray(number).astype(value.dtype.numpy()), dtype=value.dtype, name=name)
 
 
-def exact_in(array: np.ndarray, dtype: ir.DataType) -> ir.Tensor:
+def exact_in(array: np.ndarray, dtype: ir.DataType) -> ir.TensorProtocol:
     """An array rounded once into `dtype`."""
     return ir.Tensor(np.asarray(array).astype(dtype.numpy()), dtype=dtype)
