@@ -1,0 +1,293 @@
+"""The verbs end to end on real engines: plan, bundle, run, proof, and what happens when something
+refuses.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import models
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+import autoglm
+from autoglm import registry
+from autoglm.errors import (
+    AccuracyError,
+    BackendNotFoundError,
+    BundleError,
+    CompileError,
+    ConfigError,
+    InputError,
+    UnsupportedOperatorError,
+)
+from autoglm.spec import (
+    Artifact,
+    Capabilities,
+    CompileOptions,
+    Device,
+    Fit,
+    OpRule,
+    RunOptions,
+    Session,
+    yes,
+)
+
+
+@pytest.fixture
+def cnn(tmp_path: Path) -> Path:
+    path = tmp_path / "cnn.onnx"
+    # Large enough that the toy chip's speed is worth its boundaries.
+    ir.save(models.cnn(channels=32, size=32), path)
+    return path
+
+
+@pytest.fixture
+def block(tmp_path: Path) -> Path:
+    path = tmp_path / "block.onnx"
+    ir.save(models.transformer(), path)
+    return path
+
+
+def reference(path: Path, feeds: dict[str, Any]) -> list[Any]:
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, feeds)
+
+
+def image(seed: int = 0) -> dict[str, Any]:
+    return {"image": np.random.default_rng(seed).standard_normal((1, 3, 32, 32), np.float32)}
+
+
+@dataclass
+class Npu:
+    """A chip that runs on ONNX Runtime, promises what `table` says, and whose compiler refuses
+    `lies`.
+    """
+
+    name: str
+    table: tuple[str, ...]
+    lies: tuple[str, ...] = ()
+    api_version: int = 1
+
+    def probe(self) -> Sequence[Device]:
+        return []
+
+    def version(self) -> str:
+        return "1.0"
+
+    def capabilities(self, arch: str = "") -> Capabilities:
+        rules = {op: OpRule() for op in self.table}
+        return Capabilities(self.name, "npu 1.0", rules, precisions={"fp32": yes()}, speed=50.0)
+
+    def compile(self, model: ir.Model, options: CompileOptions, out: Path) -> Artifact:
+        if bad := [n.op_type for n in model.graph if n.op_type in self.lies]:
+            raise CompileError("npu: no kernel for {op}", op=bad[0])
+        return registry.backend("onnxruntime").compile(model, options, out)
+
+    def open(self, artifact: Artifact, folder: Path, options: RunOptions) -> Session:
+        return registry.backend("onnxruntime").open(artifact, folder, options)
+
+
+@pytest.fixture
+def npu() -> Iterator[Any]:
+    made: list[str] = []
+
+    def make(name: str, *table: str, lies: tuple[str, ...] = ()) -> str:
+        registry.register_backend(Npu(name, table, lies))
+        made.append(name)
+        return name
+
+    yield make
+    for name in made:
+        registry._load(registry.BACKENDS)[0].pop(name)
+
+
+CNN_OPS = ("Conv", "BatchNormalization", "Relu", "MaxPool", "Add", "Flatten", "Gemm", "Reshape")
+
+
+def test_check_says_fits_and_compiles_nothing(cnn: Path) -> None:
+    report = autoglm.check(cnn, backend="onnxruntime")
+
+    assert report.fit is Fit.FITS
+    assert [p.backend for p in report.plan.partitions] == ["onnxruntime"]
+    assert list(cnn.parent.iterdir()) == [cnn]
+    json.dumps(report.to_dict())
+
+
+def test_check_names_each_fallback_with_its_reason_and_price(cnn: Path, npu: Any) -> None:
+    name = npu("half", *CNN_OPS)
+    report = autoglm.check(cnn, backend=name)
+
+    assert report.fit is Fit.FALLBACKS
+    lost = {f.op: f for f in report.plan.fallbacks if f.constraint != "absorbed"}
+    assert set(lost) == {n.op for n in report.graph.nodes} - set(CNN_OPS)
+    for fallback in lost.values():
+        assert "is not in npu 1.0's table" in fallback.reason
+        assert fallback.seconds > 0
+
+
+def test_check_without_fallback_does_not_fit(cnn: Path, npu: Any) -> None:
+    name = npu("strict", "Conv")
+
+    assert autoglm.check(cnn, backend=name, fallback_policy="error").fit is Fit.NO
+
+
+def test_auto_check_reports_other_engines_beside_the_best(cnn: Path) -> None:
+    report = autoglm.check(cnn)
+    names = {a.name for a in report.plan.alternatives}
+
+    assert report.plan.backend not in names - {f"all on {report.plan.backend}"}
+    assert report.fit is Fit.FITS
+
+
+def test_a_bundle_answers_as_the_engine_does(cnn: Path, tmp_path: Path) -> None:
+    result = autoglm.compile(cnn, tmp_path / "out", backend="onnxruntime")
+    got = autoglm.run(tmp_path / "out", image())
+
+    np.testing.assert_allclose(list(got.values())[0], reference(cnn, image())[0], atol=1e-5)
+    assert [c.passed for c in result.certificates] == [True]
+    assert result.certificates[0].samples == 2
+
+
+def test_auto_measures_every_engine_and_keeps_the_fastest(block: Path, tmp_path: Path) -> None:
+    result = autoglm.compile(block, tmp_path / "out", backend="auto")
+    timed = [m for m in result.measurements if m.median_s is not None]
+
+    assert len(timed) > 1
+    assert sum(m.chosen for m in result.measurements) == 1
+    assert autoglm.inspect(tmp_path / "out")["measurements"]
+
+
+def test_a_mixed_plan_runs_across_engines_with_a_certificate_each(
+    cnn: Path, tmp_path: Path
+) -> None:
+    pins = {"Relu": "torch", "MaxPool": "openvino"}
+    result = autoglm.compile(cnn, tmp_path / "out", backend="onnxruntime", pins=pins)
+    got = autoglm.run(tmp_path / "out", image())
+
+    engines = {p.backend for p in result.report.plan.partitions}
+    assert engines == {"onnxruntime", "openvino", "torch"}
+    np.testing.assert_allclose(list(got.values())[0], reference(cnn, image())[0], atol=1e-5)
+    parts = {p.id for p in result.report.plan.partitions}
+    assert {c.subject for c in result.certificates} == parts | {"model"}
+
+
+def test_an_engine_that_breaks_its_promise_is_planned_around(
+    cnn: Path, tmp_path: Path, npu: Any
+) -> None:
+    name = npu("liar", *CNN_OPS, "ReduceMean", "GlobalAveragePool", lies=("MaxPool",))
+    result = autoglm.compile(cnn, tmp_path / "out", backend=name)
+    got = autoglm.run(tmp_path / "out", image())
+
+    fallback = next(f for f in result.report.plan.fallbacks if f.op == "MaxPool")
+    assert "npu: no kernel for MaxPool" in fallback.reason
+    np.testing.assert_allclose(list(got.values())[0], reference(cnn, image())[0], atol=1e-5)
+
+
+def test_with_no_fallback_the_compilers_refusal_is_the_error(
+    cnn: Path, tmp_path: Path, npu: Any
+) -> None:
+    name = npu("liar2", *CNN_OPS, "ReduceMean", "GlobalAveragePool", lies=("MaxPool",))
+
+    with pytest.raises(UnsupportedOperatorError, match="no kernel for MaxPool"):
+        autoglm.compile(cnn, tmp_path / "out", backend=name, fallback_policy="error")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_same_compile_is_taken_from_the_cache(tmp_path: Path) -> None:
+    cnn = tmp_path / "own.onnx"
+    ir.save(models.cnn(classes=7, size=32), cnn)
+    first = autoglm.compile(cnn, tmp_path / "a", backend="onnxruntime")
+    second = autoglm.compile(cnn, tmp_path / "b", backend="onnxruntime")
+    other = autoglm.compile(cnn, tmp_path / "c", backend="onnxruntime", threads=1)
+
+    assert (first.cache_hits, second.cache_hits, other.cache_hits) == (0, 1, 0)
+    assert (
+        autoglm.run(tmp_path / "b", image()).keys() == autoglm.run(tmp_path / "a", image()).keys()
+    )
+
+
+def test_what_is_out_of_tolerance_is_refused_and_names_the_operator(
+    block: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(AccuracyError, match=r"is off by .* is allowed.*first operator") as caught:
+        autoglm.compile(
+            block, tmp_path / "out", backend="openvino", precision="bf16", max_error=1e-7
+        )
+
+    assert not (tmp_path / "out").exists()
+    assert "--max-error" in caught.value.hint
+
+
+def test_out_of_tolerance_is_kept_on_request_and_says_so(block: Path, tmp_path: Path) -> None:
+    result = autoglm.compile(
+        block,
+        tmp_path / "out",
+        backend="openvino",
+        precision="bf16",
+        max_error=1e-7,
+        accept_accuracy=True,
+    )
+
+    assert not result.certificates[-1].passed
+    assert autoglm.inspect(tmp_path / "out")["certificates"][-1]["passed"] is False
+
+
+def test_int8_is_certified_against_fp32(cnn: Path, tmp_path: Path) -> None:
+    result = autoglm.compile(cnn, tmp_path / "out", backend="onnxruntime", precision="int8")
+    worst = result.certificates[-1]
+
+    assert worst.precision == "int8"
+    assert 0 < worst.max_relative_error <= worst.tolerance
+    assert any("random" in note for note in result.notes)
+
+
+def test_a_corrupted_bundle_is_never_run(cnn: Path, tmp_path: Path) -> None:
+    autoglm.compile(cnn, tmp_path / "out", backend="onnxruntime")
+    victim = max((tmp_path / "out" / "artifacts").rglob("*"), key=lambda p: p.stat().st_size)
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 1
+    victim.write_bytes(data)
+
+    with pytest.raises(BundleError, match=victim.name):
+        autoglm.open(tmp_path / "out")
+    assert autoglm.inspect(tmp_path / "out", verify=True)["problems"]
+
+
+def test_wrong_feeds_are_named(cnn: Path, tmp_path: Path) -> None:
+    with autoglm.open(cnn, backend="onnxruntime") as session:
+        with pytest.raises(InputError, match="image"):
+            session.run({"image": np.zeros((1, 3, 8), np.float32)})
+        with pytest.raises(InputError, match="image"):
+            session.run({})
+        assert session.run(image())
+
+
+def test_a_wrong_backend_and_a_wrong_key_are_refused_by_name(cnn: Path) -> None:
+    with pytest.raises(BackendNotFoundError, match="nosuch"):
+        autoglm.check(cnn, backend="nosuch")
+    with pytest.raises(ConfigError, match="precison"):
+        autoglm.check(cnn, precison="fp32")
+
+
+def test_bench_compares_in_one_run_with_a_control(cnn: Path, tmp_path: Path) -> None:
+    autoglm.compile(cnn, tmp_path / "out", backend="onnxruntime")
+    rows = autoglm.bench(tmp_path / "out", against=["openvino"], budget_s=0.2)
+
+    assert [r["name"] for r in rows] == ["this", "this again (A/A)", "openvino"]
+    assert rows[0]["ratio"] == 1.0
+    assert rows[2]["max_relative_error"] < 1e-4
+
+
+def test_a_model_object_and_a_path_give_the_same_answer(cnn: Path) -> None:
+    loaded = ir.load(cnn)
+    a = autoglm.run(cnn, image(), backend="onnxruntime")
+    b = autoglm.run(loaded, image(), backend="onnxruntime")
+
+    np.testing.assert_array_equal(list(a.values())[0], list(b.values())[0])
