@@ -64,9 +64,9 @@ bench: $(VENV)/.dev  ## every figure that README claims, measured here
 generate: $(VENV)/.dev  ## write the pages and the schema that are made from the code
 	$(BIN)/python docs/generate.py
 
-docs: $(VENV)/.dev  ## build the documentation into site/
+docs: $(VENV)/.light  ## build the documentation into site/
 	$(PIP) --editable '.[docs]'
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 serve:  ## not yet: serving is another piece of work
 	@echo 'There is no serving yet (issue 4). Run a bundle with: autoglm run out/ --inputs in.npz' >&2

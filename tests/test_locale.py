@@ -8,8 +8,6 @@ import string
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from autoglm import errors
 from autoglm.messages import catalog, set_language, tr
 
@@ -59,9 +57,8 @@ def test_every_text_has_a_chinese_one() -> None:
     assert not missing, json.dumps(missing, ensure_ascii=False, indent=1)
 
 
-@pytest.mark.parametrize("template", sorted(ZH))
-def test_a_translation_names_the_same_fields(template: str) -> None:
-    assert fields(ZH[template]) == fields(template)
+def test_a_translation_names_the_same_fields() -> None:
+    assert [t for t, chinese in ZH.items() if fields(chinese) != fields(t)] == []
 
 
 def test_no_error_is_raised_with_a_text_already_filled() -> None:
