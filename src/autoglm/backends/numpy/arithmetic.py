@@ -1,4 +1,4 @@
-"""Element by element and along axes, for the dtypes that engines leave out (16-bit, unsigned, bf16)."""
+"""Element by element and along axes, for dtypes that engines leave out: 16-bit, unsigned, bf16."""
 
 from __future__ import annotations
 

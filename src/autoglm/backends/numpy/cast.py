@@ -121,7 +121,7 @@ def bit_cast(call: Call, x: Array) -> Array:
 
 
 def _narrow_bits(x: Array, source: str, target: str) -> Array:
-    # ml_dtypes keeps one element per byte: the code in the low bits, integers extended by their sign.
+    # ml_dtypes keeps one element per byte: the code in the low bits, integers sign-extended.
     mask = (1 << bits(source)) - 1
     codes = np.ascontiguousarray(x).view(np.uint8) & np.uint8(mask)
     if target in ("float4_e2m1fn",):

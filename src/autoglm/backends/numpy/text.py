@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ def full_match(call: Call, x: Array) -> Array:
 
 
 def check_pattern(call: Call) -> str:
-    """Patterns are RE2's; Python's `re` refuses or differs on some, and can take exponential time."""
+    """Patterns are RE2's; Python's `re` differs on some, and can take exponential time."""
     pattern = call.attributes.get("pattern") or ""
     try:
         re.compile(pattern)
@@ -74,7 +75,7 @@ def _grams(call: Call) -> dict[tuple[Any, ...], list[int]]:
     starts = [*call["ngram_counts"], len(pool)]
     found: dict[tuple[Any, ...], list[int]] = {}
     number = 0
-    for size, (begin, end) in enumerate(zip(starts, starts[1:], strict=False), 1):
+    for size, (begin, end) in enumerate(pairwise(starts), 1):
         for place in range(begin, end, size):
             found.setdefault(tuple(pool[place : place + size]), []).append(number)
             number += 1

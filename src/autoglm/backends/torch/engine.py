@@ -105,7 +105,7 @@ def _unheld(op: Op, call: Call) -> str:
 
 
 def lower(tensor: torch.Tensor, low: torch.dtype) -> torch.Tensor:
-    """To half precision; finite values stay finite (-3.4e38 in a mask would make a NaN of a softmax)."""
+    """To half precision; finite values stay finite: -inf in a mask makes a NaN of a softmax."""
     limit = torch.finfo(low).max
     return torch.where(tensor.isfinite(), tensor.clamp(-limit, limit), tensor).to(low)
 
