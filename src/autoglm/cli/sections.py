@@ -129,7 +129,7 @@ def alternatives(plan: Plan) -> str:
         return ""
     most = max([plan.seconds, *(a.seconds for a in plan.alternatives)]) or 1.0
     chosen = (tr("chosen"), len(plan.partitions), plan.seconds)
-    found = [chosen, *((a.name, a.partitions, a.seconds) for a in plan.alternatives)]
+    found = [chosen, *((tr(a.name), a.partitions, a.seconds) for a in plan.alternatives)]
     rows = [
         (name, count, words.seconds(time), bar(words.share(time, most), 0 if i == 0 else -1))
         for i, (name, count, time) in enumerate(found)

@@ -143,7 +143,7 @@ def _show_plan(plan: Plan) -> None:
     table(
         tr("Plans compared"),
         (tr("plan"), tr("partitions") + ">", tr("predicted") + ">"),
-        [chosen, *((a.name, a.partitions, words.seconds(a.seconds)) for a in plan.alternatives)]
+        [chosen, *((tr(a.name), a.partitions, words.seconds(a.seconds)) for a in plan.alternatives)]
         if plan.alternatives
         else [],
     )
