@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from autoglm.plan.partition import Solution, solve_order
 from autoglm.plan.problem import UNPLACED, Problem
 
-_WORK = 60_000  # trials x (nodes + edges)
+_WORK = 30_000  # trials x (nodes + edges)
 _LEAST_TRIALS = 6
-_MOST_TRIALS = 1_500
+_MOST_TRIALS = 800
 _SMALL = 60
 
 

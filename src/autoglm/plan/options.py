@@ -166,7 +166,8 @@ def _memory(graph: Graph, table: Capabilities, column: list[Support]) -> list[Su
     sizes = {t.name: t.bytes for t in graph.tensors}
     uses = {t.name: len(t.consumers) for t in graph.tensors}
     held: set[str] = set()
-    weights = live = peak = 0
+    live = sum(t.bytes for t in graph.tensors if not t.producer)
+    weights = peak = 0
     result = []
     for node, verdict in zip(graph.nodes, column, strict=True):
         if verdict.verdict is not Verdict.NO:
