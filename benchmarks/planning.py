@@ -2,7 +2,7 @@
 
     python benchmarks/planning.py [--seeds 5] [--sizes 500,2000,8000]
 
-Graphs and capability masks are drawn by lot: every backend but the last refuses a tenth of the nodes
+Graphs and capability masks are drawn by lot: each backend but the last refuses a tenth of the nodes
 (a third in the small graphs), so islands are many and small, which is the hard case.
 """
 
