@@ -148,7 +148,24 @@ def _same(port: ov.Output, info: TensorInfo) -> TensorInfo:
             names=", ".join(sorted(names)) or "a value without a name",
             found=found,
         )
+    if not _agrees(port.get_partial_shape(), info):
+        raise CompileError(
+            "OpenVINO would give {name!r} the shape {found}; the model declares {expected}.",
+            name=info.name,
+            found=str(port.get_partial_shape()),
+            expected=list(info.shape or ()),
+        )
     return TensorInfo(info.name, found, info.shape)
+
+
+def _agrees(found: ov.PartialShape, info: TensorInfo) -> bool:
+    """Whether the engine's inference leaves room for the declared shape."""
+    if info.shape is None or found.rank.is_dynamic:
+        return True
+    if len(found) != len(info.shape):
+        return False
+    pairs = zip(found, info.shape, strict=True)
+    return all(not isinstance(d, int) or f.is_dynamic or f.get_length() == d for f, d in pairs)
 
 
 def _lower(

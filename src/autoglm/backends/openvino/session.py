@@ -12,7 +12,7 @@ from autoglm.backends.openvino.engine import configuration, core, load, reason
 from autoglm.errors import BundleError, CompileError, ExecutionError
 from autoglm.spec import Artifact, Feeds, RunOptions, TensorInfo, Value
 from autoglm.tensor.dtype import to_numpy
-from autoglm.tensor.feeds import check_feeds, is_plain
+from autoglm.tensor.feeds import check_feeds, fits, is_plain
 from autoglm.tensor.packing import from_bytes, to_bytes
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 # Smaller inputs are copied into the request's own tensor, larger ones are handed over as they are.
 _COPY_BYTES = 1 << 16
-_INT32 = np.iinfo(np.int32)
+_any_bit = np.bitwise_or.reduce
 
 
 def open_session(artifact: Artifact, folder: Path, options: RunOptions) -> OvSession:
@@ -78,6 +78,12 @@ class OvSession:
         self._known = frozenset(info.name for info in self.inputs)
         self._expected = [(i, v.name, to_numpy(v.dtype)) for i, v in enumerate(self.inputs)]
         self._wide = [v.name for v in self.inputs if v.dtype == "int64"]
+        # Sizes that only the engine's run can show to be what the model declares.
+        self._sizes = [
+            (i, v)
+            for i, (v, port) in enumerate(zip(self.outputs, compiled.outputs, strict=True))
+            if v.shape is not None and port.get_partial_shape().is_dynamic
+        ]
         # Two outputs that are one port come back as one from `infer`.
         separate = len({(p.get_node(), p.get_index()) for p in compiled.outputs}) == len(
             self.outputs
@@ -121,7 +127,20 @@ class OvSession:
         results = slot.request.infer()
         if self._profile:
             self._count(slot.request)
-        return dict(zip(self._names, results.values(), strict=True))
+        found = list(results.values())
+        if self._sizes:
+            self._refuse_misshapen(found)
+        return dict(zip(self._names, found, strict=True))
+
+    def _refuse_misshapen(self, found: list[Array]) -> None:
+        for index, info in self._sizes:
+            if not fits(found[index].shape, info.shape):
+                raise ExecutionError(
+                    "OpenVINO gives {name!r} the shape {found}; the model declares {expected}.",
+                    name=info.name,
+                    found=list(found[index].shape),
+                    expected=list(info.shape or ()),
+                )
 
     def _run_again(self, slot: _Slot, feeds: Feeds, error: Exception) -> dict[str, Value]:
         checked = check_feeds(self.inputs, feeds)
@@ -149,7 +168,9 @@ class OvSession:
         except Exception as error:  # the engine raises bare RuntimeError for everything
             raise ExecutionError("OpenVINO failed: {cause}.", cause=reason(error)) from error
         pairs = zip(self.outputs, found, strict=True)
-        return {info.name: _array(info, tensor) for info, tensor in pairs}
+        arrays = [_array(info, tensor) for info, tensor in pairs]
+        self._refuse_misshapen(arrays)
+        return dict(zip(self._names, arrays, strict=True))
 
     def _count(self, request: Any) -> None:
         for row in request.get_profiling_info():
@@ -180,7 +201,8 @@ class OvSession:
 
 
 def _refuse_wide(name: str, array: Array) -> None:
-    if array.size and (array.min() < _INT32.min or array.max() > _INT32.max):
+    # Folding the sign away leaves bits above the 31st only where 32 bits are not enough.
+    if int(_any_bit(array ^ (array >> 63), axis=None)) >> 31:
         raise ExecutionError(
             "OpenVINO computes int64 in 32 bits; input {name!r} holds values beyond that.",
             name=name,
