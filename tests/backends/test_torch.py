@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 from models import Builder, cnn, feeds, transformer
+from onnx import helper
 
 from autoglm.backends.torch import Torch
 from autoglm.errors import (
@@ -22,14 +24,14 @@ from autoglm.errors import (
     ExecutionError,
     InputError,
 )
-from autoglm.spec import CompileOptions, RunOptions, Session
+from autoglm.spec import CompileOptions, RunOptions
 
-Open = Callable[..., Session]
+Open = Callable[..., Any]
 
 
 @pytest.fixture
 def open_model(tmp_path: Path) -> Open:
-    def opened(model: ir.Model, *, run: RunOptions | None = None, **options: Any) -> Session:
+    def opened(model: ir.Model, *, run: RunOptions | None = None, **options: Any) -> Any:
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         folder.mkdir()
         plug = Torch()
@@ -43,13 +45,6 @@ def identity_model(dtype: Any = np.float32, shape: tuple[int, ...] = (2, 3)) -> 
     b = Builder(dtype=dtype)
     x = b.input("x", shape)
     return b.model(b.op("Identity", x))
-
-
-def run_op(open_model: Open, kind: str, *arrays: np.ndarray, **attributes: Any) -> np.ndarray:
-    b = Builder(opset=attributes.pop("opset", 20))
-    names = [b.input(f"x{i}", a.shape, a.dtype) for i, a in enumerate(arrays)]
-    session = open_model(b.model(b.op(kind, *names, **attributes)))
-    return next(iter(session.run(dict(zip(names, arrays, strict=True))).values()))
 
 
 def test_weights_lie_aligned_beside_the_model(tmp_path: Path) -> None:
@@ -114,6 +109,46 @@ def test_a_mask_of_the_lowest_float_stays_finite_in_fp16(open_model: Open) -> No
     (got,) = open_model(model, precision="fp16").run({"x": np.zeros((1, 3), np.float32)}).values()
 
     np.testing.assert_allclose(got, 1 / 3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_branches_read_outer_weights_in_the_session_precision(
+    open_model: Open, precision: str
+) -> None:
+    b = Builder()
+    x, flag = b.input("x", (2, 3)), b.input("flag", (), np.bool_)
+    weight = b.constant([[1.0, 2.0, 3.0]])
+
+    def body(name: str, kind: str) -> onnx.GraphProto:
+        node = helper.make_node(kind, [x, weight], [f"{name}_y"], name=name)
+        info = helper.make_tensor_value_info(f"{name}_y", 1, (2, 3))
+        return helper.make_graph([node], name, [], [info])
+
+    y = b.op("If", flag, then_branch=body("a", "Add"), else_branch=body("b", "Mul"))
+    session = open_model(b.model(y), precision=precision)
+    array = np.full((2, 3), 2, np.float32)
+
+    (added,) = session.run({"x": array, "flag": np.array(True)}).values()
+    (scaled,) = session.run({"x": array, "flag": np.array(False)}).values()
+
+    assert added.tolist() == [[3, 4, 5]] * 2
+    assert scaled.tolist() == [[2, 4, 6]] * 2
+    assert added.dtype == np.float32
+
+
+def test_a_profile_names_every_node(open_model: Open) -> None:
+    b = Builder()
+    x = b.input("x", (2,))
+    model = b.model(b.op("Exp", b.op("Neg", x, name="minus"), name="power"))
+
+    with open_model(model, run=RunOptions(profile=True)) as session:
+        session.run({"x": np.ones(2, np.float32)})
+        seconds = dict(session.profile())
+
+    assert set(seconds) == {"minus", "power"}
+    assert min(seconds.values()) > 0
+    with pytest.raises(ExecutionError, match="not opened with profile"):
+        open_model(model).profile()
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")

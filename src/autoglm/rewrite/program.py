@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
 import onnx_ir as ir
 
-from autoglm.errors import AutoGLMError, CompileError, ExecutionError, InputError
+from autoglm.errors import AutoGLMError, CompileError, ExecutionError
 from autoglm.rewrite.facts import dims, node_name, op_name, since_version, sources
 from autoglm.rewrite.shapes import infer_in_place
-from autoglm.spec import Dim, Feeds, TensorInfo, Value
-from autoglm.tensor.dtype import from_numpy, from_onnx
+from autoglm.spec import TensorInfo, Value
+from autoglm.tensor.dtype import from_onnx
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,6 +70,8 @@ Bound = Callable[..., Any]
 class Engine(Protocol):
     """What an interpreting backend brings."""
 
+    default: str  # the form of a constant that no node asked for: captured, or an output
+
     def bind(self, call: Call) -> Bound:
         """The callable of one node; CompileError where there is no kernel."""
 
@@ -85,14 +88,29 @@ class _Step:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     dead: tuple[int, ...]
-    label: str
+    name: str
+    op: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The constants that a graph and its bodies share: what they are, and each form loaded once."""
+
+    tensors: dict[int, ir.TensorProtocol] = field(default_factory=dict)
+    loaded: dict[tuple[int, str], Value] = field(default_factory=dict)
 
 
 class Program:
     """A graph as a flat list of calls over slots; values are dropped after their last use."""
 
-    def __init__(self, graph: ir.Graph, engine: Engine, opsets: Mapping[str, int]) -> None:
-        builder = _Builder(graph, engine, opsets)
+    def __init__(
+        self,
+        graph: ir.Graph,
+        engine: Engine,
+        opsets: Mapping[str, int],
+        scope: Scope | None = None,
+    ) -> None:
+        builder = _Builder(graph, engine, opsets, scope or Scope())
         self.inputs = tuple(v.name or "" for v in builder.own_inputs)
         self.captures = tuple(v.name or "" for v in builder.captures)
         self.capture_values = tuple(builder.captures)
@@ -105,36 +123,60 @@ class Program:
 
     def run(self, arguments: Sequence[Value]) -> list[Value]:
         """Run once; `arguments` are the graph's inputs, then the captured values."""
-        values = self._template.copy()
-        for slot, argument in zip(self._arguments, arguments, strict=True):
-            values[slot] = argument
+        values = self._filled(arguments)
         step = None
         try:
             for step in self._steps:
-                result = step.run(*[values[i] for i in step.inputs])
-                if isinstance(result, tuple):
-                    for slot, value in zip(step.outputs, result, strict=False):
-                        values[slot] = value
-                else:
-                    values[step.outputs[0]] = result
-                for slot in step.dead:
-                    values[slot] = None
+                _take(step, values)
         except AutoGLMError:
             raise
-        except (
-            Exception
-        ) as error:  # an engine may raise anything; it is reported with the node's name
-            label = step.label if step else ""
-            raise ExecutionError(
-                "{node} failed: {cause}",
-                node=label,
-                cause=f"{type(error).__name__}: {_first_line(error)}",
-            ) from error
+        except Exception as error:  # a kernel may raise anything; it is reported by its node
+            raise _failed(step, error) from error
         return [values[slot] for slot in self._results]
+
+    def run_timed(self, arguments: Sequence[Value], seconds: dict[str, float]) -> list[Value]:
+        """`run`, adding to `seconds` what each node took; bodies count into their node."""
+        values = self._filled(arguments)
+        for step in self._steps:
+            start = perf_counter()
+            try:
+                _take(step, values)
+            except AutoGLMError:
+                raise
+            except Exception as error:  # as in `run`
+                raise _failed(step, error) from error
+            seconds[step.name] = seconds.get(step.name, 0.0) + perf_counter() - start
+        return [values[slot] for slot in self._results]
+
+    def _filled(self, arguments: Sequence[Value]) -> list[Value]:
+        values = self._template.copy()
+        for slot, argument in zip(self._arguments, arguments, strict=True):
+            values[slot] = argument
+        return values
 
     def constants(self) -> list[Value]:
         """Every constant the program holds."""
         return [v for v in self._template if v is not None]
+
+
+def _take(step: _Step, values: list[Value]) -> None:
+    result = step.run(*[values[i] for i in step.inputs])
+    if isinstance(result, tuple):
+        for slot, value in zip(step.outputs, result, strict=False):
+            values[slot] = value
+    else:
+        values[step.outputs[0]] = result
+    for slot in step.dead:
+        values[slot] = None
+
+
+def _failed(step: _Step | None, error: Exception) -> ExecutionError:
+    return ExecutionError(
+        "Node {node!r} ({op}) failed: {cause}",
+        node=step.name if step else "",
+        op=step.op if step else "",
+        cause=f"{type(error).__name__}: {_first_line(error)}",
+    )
 
 
 def _first_line(error: BaseException) -> str:
@@ -144,16 +186,19 @@ def _first_line(error: BaseException) -> str:
 class _Builder:
     """Collects slots and steps of one graph."""
 
-    def __init__(self, graph: ir.Graph, engine: Engine, opsets: Mapping[str, int]) -> None:
+    def __init__(
+        self, graph: ir.Graph, engine: Engine, opsets: Mapping[str, int], scope: Scope
+    ) -> None:
         self.engine = engine
         self.opsets = opsets
         self.graph = graph
         self.template: list[Value] = [None]
         self.slots: dict[int, int] = {}
         self.captures: list[ir.Value] = []
-        self.tensors: dict[int, ir.TensorProtocol] = {}
+        self.scope = scope
+        self.tensors = scope.tensors
         self.constants: dict[tuple[int, str], int] = {}
-        self.calls: list[tuple[Bound, tuple[int, ...], tuple[int, ...], str]] = []
+        self.calls: list[tuple[Bound, tuple[int, ...], tuple[int, ...], Call]] = []
         self.own_inputs = [v for v in graph.inputs if v.name not in graph.initializers]
         self.local = {id(v) for v in graph.inputs}
         for value in self.own_inputs:
@@ -167,7 +212,7 @@ class _Builder:
         self.outer: dict[int, ir.Value] = {}
         for node in graph:
             self._add(node)
-        self.results = tuple(self._read(v) for v in graph.outputs)
+        self.results = tuple(self._read(v, engine.default) for v in graph.outputs)
 
     def _slot(self, value: ir.Value) -> int:
         if id(value) not in self.slots:
@@ -175,7 +220,7 @@ class _Builder:
             self.template.append(None)
         return self.slots[id(value)]
 
-    def _read(self, value: ir.Value | None, variant: str | None = "") -> int:
+    def _read(self, value: ir.Value | None, variant: str | None) -> int:
         if value is None or variant is None or value.name == "":
             return ABSENT
         if id(value) in self.tensors:
@@ -188,8 +233,10 @@ class _Builder:
     def _constant(self, value: ir.Value, variant: str) -> int:
         key = (id(value), variant)
         if key not in self.constants:
+            if key not in self.scope.loaded:
+                self.scope.loaded[key] = self.engine.constant(self.tensors[id(value)], variant)
             self.constants[key] = len(self.template)
-            self.template.append(self.engine.constant(self.tensors[id(value)], variant))
+            self.template.append(self.scope.loaded[key])
         return self.constants[key]
 
     def _add(self, node: ir.Node) -> None:
@@ -200,16 +247,16 @@ class _Builder:
         call = make_call(node, self.opsets, self.tensors, bodies)
         run = self.engine.bind(call)
         inputs = [self._read(v, self.engine.variant(call, i)) for i, v in enumerate(node.inputs)]
-        inputs += [self._read(v) for v in captured]
+        inputs += [self._read(v, self.engine.default) for v in captured]
         outputs = tuple(self._slot(v) for v in node.outputs)
-        self.calls.append((run, tuple(inputs), outputs, f"Node {call.name!r} ({call.op})"))
+        self.calls.append((run, tuple(inputs), outputs, call))
 
     def _bodies(self, node: ir.Node) -> tuple[dict[str, Body], list[ir.Value]]:
         bodies: dict[str, Body] = {}
         captured: list[ir.Value] = []
         for name, attribute in node.attributes.items():
             if attribute.type is ir.AttributeType.GRAPH:
-                program = Program(attribute.as_graph(), self.engine, self.opsets)
+                program = Program(attribute.as_graph(), self.engine, self.opsets, self.scope)
                 start = len(captured)
                 captured.extend(program.capture_values)
                 bodies[name] = Body(program, start, len(captured))
@@ -225,7 +272,10 @@ class _Builder:
         for slot, index in last.items():
             if slot not in keep:
                 dead.setdefault(index, []).append(slot)
-        return [_Step(*c[:3], tuple(dead.get(i, ())), c[3]) for i, c in enumerate(self.calls)]
+        return [
+            _Step(run, inputs, outputs, tuple(dead.get(i, ())), call.name, call.op)
+            for i, (run, inputs, outputs, call) in enumerate(self.calls)
+        ]
 
 
 def make_call(
@@ -336,70 +386,3 @@ def prepared(model: ir.Model) -> ir.Model:
     if any(v.type is None for n in model.graph.all_nodes() for v in n.outputs):
         infer_in_place(model)
     return model
-
-
-def checked(inputs: Sequence[TensorInfo], feeds: Feeds) -> list[Value]:
-    """The feeds in the order of `inputs`; InputError names the first that does not fit."""
-    if len(feeds) != len(inputs) or any(info.name not in feeds for info in inputs):
-        _check_names(inputs, feeds)
-    return [_checked(info, feeds[info.name]) for info in inputs]
-
-
-def _check_names(inputs: Sequence[TensorInfo], feeds: Feeds) -> None:
-    known = [info.name for info in inputs]
-    for name in feeds:
-        if name not in known:
-            raise InputError(
-                "The model has no input {name!r}; it takes {known}.",
-                name=name,
-                known=", ".join(known) or "none",
-            )
-    missing = [name for name in known if name not in feeds]
-    raise InputError("Input {name!r} is missing.", name=missing[0])
-
-
-def _checked(info: TensorInfo, value: Value) -> Value:
-    import numpy as np
-
-    if info.kind != "tensor":
-        return _checked_container(info, value)
-    array = value if isinstance(value, np.ndarray) else np.asarray(value)
-    found = array.dtype.name
-    if info.dtype and found != info.dtype and from_numpy(array.dtype) != info.dtype:
-        raise InputError(
-            "Input {name!r} is {expected}; found {found}.",
-            name=info.name,
-            expected=info.dtype,
-            found=from_numpy(array.dtype),
-        )
-    if info.shape is not None and not _fits(array.shape, info.shape):
-        raise InputError(
-            "Input {name!r} has shape {expected}; found {found}.",
-            name=info.name,
-            expected=list(info.shape),
-            found=list(array.shape),
-        )
-    return array
-
-
-def _fits(found: Sequence[int], declared: Sequence[Dim]) -> bool:
-    if len(found) != len(declared):
-        return False
-    return all(not isinstance(d, int) or d == f for f, d in zip(found, declared, strict=True))
-
-
-def _checked_container(info: TensorInfo, value: Value) -> Value:
-    import numpy as np
-
-    if value is None and info.kind == "optional":
-        return None
-    if info.kind == "sequence" and not isinstance(value, (list, tuple)):
-        raise InputError(
-            "Input {name!r} is a sequence; found {found}.",
-            hint="Give a list of arrays.",
-            name=info.name,
-            found=type(value).__name__,
-        )
-    if isinstance(value, (list, tuple)):
-        return [None if v is None else np.asarray(v) for v in value]
-    return np.asarray(value)

@@ -65,4 +65,4 @@ class NumPy:
         """Rebuild the program."""
         from autoglm.backends.numpy.session import open_session
 
-        return open_session(artifact, folder)
+        return open_session(artifact, folder, options)

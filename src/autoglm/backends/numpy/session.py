@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from autoglm.backends.numpy.op import Kernel, Op
 from autoglm.backends.numpy.table import TABLE
 from autoglm.errors import BundleError, CompileError, ExecutionError
-from autoglm.rewrite.program import Call, Program, checked, infos, prepared
-from autoglm.spec import Artifact, CompileOptions, Feeds, TensorInfo, Value
+from autoglm.rewrite.feeds import checked
+from autoglm.rewrite.program import Call, Program, infos, prepared
+from autoglm.spec import Artifact, CompileOptions, Feeds, RunOptions, TensorInfo, Value
 from autoglm.tensor.dtype import to_numpy
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 class NumpyEngine:
     """Looks kernels up; constants are arrays."""
+
+    default = ""
 
     def __init__(self, load: bool = True) -> None:
         self.load = load
@@ -91,7 +95,7 @@ def compile_model(model: ir.Model, options: CompileOptions, out: Path) -> Artifa
     )
 
 
-def open_session(artifact: Artifact, folder: Path) -> NumpySession:
+def open_session(artifact: Artifact, folder: Path, options: RunOptions) -> NumpySession:
     """Load what `compile_model` wrote."""
     import onnx_ir as ir
 
@@ -100,18 +104,23 @@ def open_session(artifact: Artifact, folder: Path) -> NumpySession:
         raise BundleError("The numpy artifact {path} is missing.", path=artifact.entry)
     model = ir.load(path)
     program = Program(model.graph, NumpyEngine(), model.opset_imports)
-    return NumpySession(program, artifact.inputs, artifact.outputs)
+    return NumpySession(program, artifact.inputs, artifact.outputs, options.profile)
 
 
 class NumpySession:
     """One opened artifact."""
 
     def __init__(
-        self, program: Program, inputs: tuple[TensorInfo, ...], outputs: tuple[TensorInfo, ...]
+        self,
+        program: Program,
+        inputs: tuple[TensorInfo, ...],
+        outputs: tuple[TensorInfo, ...],
+        profile: bool = False,
     ) -> None:
         self._program: Program | None = program
         self._inputs, self._outputs = inputs, outputs
         self._held = [v for v in program.constants() if isinstance(v, np.ndarray)]
+        self._seconds: dict[str, float] | None = {} if profile else None
 
     @property
     def inputs(self) -> tuple[TensorInfo, ...]:
@@ -129,15 +138,35 @@ class NumpySession:
             raise ExecutionError("The session is closed.", hint="Open the artifact again.")
         arguments = checked(self._inputs, feeds)
         with np.errstate(all="ignore"):  # NaN and inf are answers, as in every engine
-            results = self._program.run(arguments)
+            if self._seconds is None:
+                results = self._program.run(arguments)
+            else:
+                results = self._program.run_timed(arguments, self._seconds)
         taken = [*self._held, *(a for a in arguments if isinstance(a, np.ndarray))]
         pairs = zip(self._outputs, results, strict=True)
         return {info.name: _give(value, info.dtype, taken) for info, value in pairs}
+
+    def profile(self) -> list[tuple[str, float]]:
+        """Seconds spent in each node since a session was opened with `profile=True`."""
+        if self._seconds is None:
+            raise ExecutionError("This session was not opened with profile=True.")
+        return list(self._seconds.items())
 
     def close(self) -> None:
         """Give the weights back."""
         self._program = None
         self._held = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
 
 def _give(value: Any, dtype: str, taken: list[np.ndarray[Any, Any]]) -> Value:

@@ -43,6 +43,7 @@ class TorchEngine:
         self.low = LOW[precision]
         self.keep_high = keep_high
         self.load = load
+        self.default = "" if self.low is None else "low"
 
     def bind(self, call: Call) -> Callable[..., Any]:
         """The node's kernel with everything that is known now; CompileError where there is none."""

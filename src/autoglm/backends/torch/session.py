@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import torch
 
 from autoglm.backends.torch.dtypes import to_array, to_tensor
 from autoglm.backends.torch.engine import TorchEngine
 from autoglm.errors import BackendUnavailableError, BundleError, ExecutionError
-from autoglm.rewrite.program import Program, checked
+from autoglm.rewrite.feeds import checked
+from autoglm.rewrite.program import Program
 from autoglm.spec import Artifact, Feeds, RunOptions, TensorInfo, Value
 
 
@@ -29,7 +32,7 @@ def open_session(artifact: Artifact, folder: Path, options: RunOptions) -> Torch
     engine = TorchEngine(device, artifact.precision, high)
     program = Program(model.graph, engine, model.opset_imports)
     mode = options.settings.get("compile", artifact.meta.get("compile", "off"))
-    return TorchSession(program, artifact.inputs, artifact.outputs, engine, mode)
+    return TorchSession(program, artifact.inputs, artifact.outputs, engine, mode, options.profile)
 
 
 def _device(name: str) -> torch.device:
@@ -57,12 +60,19 @@ class TorchSession:
         outputs: tuple[TensorInfo, ...],
         engine: TorchEngine,
         mode: str = "off",
+        profile: bool = False,
     ) -> None:
         self._inputs, self._outputs = inputs, outputs
         self._device, self._low = engine.device, engine.low
         self._program: Program | None = program
         self._held = {_storage(v) for v in program.constants() if isinstance(v, torch.Tensor)}
-        self._call: Any = torch.compile(program.run) if mode == "inductor" else program.run
+        self._seconds: dict[str, float] | None = {} if profile else None
+        self._call: Any = self._caller(program, mode)
+
+    def _caller(self, program: Program, mode: str) -> Any:
+        if self._seconds is not None:  # nodes are timed one by one, so nothing is compiled
+            return partial(program.run_timed, seconds=self._seconds)
+        return torch.compile(program.run) if mode == "inductor" else program.run
 
     @property
     def inputs(self) -> tuple[TensorInfo, ...]:
@@ -109,11 +119,28 @@ class TorchSession:
         taken.add(_storage(value))
         return to_array(value, dtype)
 
+    def profile(self) -> list[tuple[str, float]]:
+        """Seconds spent in each node since a session was opened with `profile=True`."""
+        if self._seconds is None:
+            raise ExecutionError("This session was not opened with profile=True.")
+        return list(self._seconds.items())
+
     def close(self) -> None:
         """Give the weights back."""
         self._program = None
         self._call = None
         self._held = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
 
 def _storage(tensor: torch.Tensor) -> int:
