@@ -13,14 +13,49 @@ from autoglm.errors import TABLE, AutoGLMError
 from autoglm.keys import KEYS
 
 HERE = Path(__file__).parent
+OUTCOMES = ("yes", "refused", "imprecise", "wrong")
 REMARK = "<!-- made by docs/generate.py; change the code, then `make generate` -->\n"
 
 
 def main() -> int:
-    """Write every generated page."""
+    """Write every generated page, and the README's table."""
     for name, text in pages().items():
         (HERE / name).write_text(text, "utf-8")
+    readme = HERE.parent / "README.md"
+    readme.write_text(filled(readme.read_text("utf-8"), "support", support_table()), "utf-8")
     return 0
+
+
+def filled(text: str, mark: str, body: str) -> str:
+    """`text` with `body` between the marks of that name."""
+    before, rest = text.split(f"<!-- {mark}:begin", 1)
+    opening, rest = rest.split("-->", 1)
+    _, after = rest.split(f"<!-- {mark}:end", 1)
+    return f"{before}<!-- {mark}:begin{opening}-->\n{body}<!-- {mark}:end{after}"
+
+
+def support_table() -> str:
+    """What the shipped packs say, and what frontends read."""
+    from autoglm.catalog.packs import read_pack, shipped
+
+    rows = []
+    for name in ("onnxruntime", "openvino", "torch", "numpy", "reference"):
+        for version, path in sorted(shipped(name).items()):
+            pack = read_pack(path)
+            found = [(op, row.outcome) for op, _, row in pack.rows()]
+            counts = [sum(outcome == kind for _, outcome in found) for kind in OUTCOMES]
+            single = {op for op, outcome in found if outcome == "yes" and "+" not in op}
+            link = f"[{name}](docs/backends/{name}.md)"
+            rows.append([link, version, str(len(single)), *map(str, counts)])
+    head = ["backend", "measured with", "operators taken", "right", "refused", "imprecise", "wrong"]
+    return (
+        f"{table(head, rows)}\n"
+        "Counted are operators with at least one right answer, then rows of the tables "
+        "(operator, version, dtypes, limits) by outcome. What answers wrongly is a no.\n\n"
+        "Models: ONNX from opset 6 to the newest of the installed onnx; `torch.export` programs "
+        "(`.pt2`), TorchScript files and modules through PyTorch; Hugging Face folders of "
+        "encoders without torch (the BERT family), others through transformers.\n"
+    )
 
 
 def pages() -> dict[str, str]:

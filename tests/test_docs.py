@@ -29,6 +29,13 @@ def test_a_generated_page_is_what_the_code_says_now(name: str) -> None:
     assert (ROOT / "docs" / name).read_text("utf-8") == text, "run `make generate`"
 
 
+def test_the_readmes_table_is_what_the_packs_say_now() -> None:
+    made = generator()
+    text = (ROOT / "README.md").read_text("utf-8")
+
+    assert made.filled(text, "support", made.support_table()) == text, "run `make generate`"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     text = re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.S)

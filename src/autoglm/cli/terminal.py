@@ -172,9 +172,12 @@ def _show_refusals(plan: Plan) -> None:
 
 
 def _show_changes(report: Report) -> None:
-    done = [p for p in report.passes if p.changes]
-    for title, changes in ((tr("Rewrites"), report.rewrites), (tr("Passes"), done)):
-        show_rows([_flat(change) for change in changes], title)
+    show_rows([_flat(change) for change in report.rewrites], tr("Rewrites"))
+    done = [f"{p.name} ×{p.changes}" for p in report.passes if p.changes]
+    if done:
+        out = console()
+        out.print()
+        out.print(cell(tr("passes that changed the graph: {names}", names=", ".join(done)), "dim"))
 
 
 def _flat(value: object) -> dict[str, Any]:
