@@ -22,6 +22,7 @@ import onnx
 from onnx import TensorProto, helper
 
 import autoglm
+from autoglm.runtime.session import PlanSession
 from benchmarks import models
 
 
@@ -36,20 +37,20 @@ def tiny(folder: Path) -> Path:
     return path
 
 
-def raw_onnxruntime(session: autoglm.runtime.session.PlanSession) -> Callable[..., object]:  # type: ignore[name-defined]
+def raw_onnxruntime(session: PlanSession) -> Callable[..., object]:
     """ORT's own `run` on the very session that ours holds."""
-    engine = session.part(session.partitions[0].id).engine  # type: ignore[attr-defined]
+    engine = session.part(session.partitions[0].id)._engine  # type: ignore[attr-defined]
     names = [o.name for o in engine.get_outputs()]
     return lambda feeds: engine.run(names, feeds)
 
 
-def raw_openvino(session: autoglm.runtime.session.PlanSession) -> Callable[..., object]:  # type: ignore[name-defined]
+def raw_openvino(session: PlanSession) -> Callable[..., object]:
     """OpenVINO's request: inputs bound without a copy, outputs copied so that they outlive the
     next call.
     """
     import openvino as ov
 
-    compiled = session.part(session.partitions[0].id).engine  # type: ignore[attr-defined]
+    compiled = session.part(session.partitions[0].id)._compiled  # type: ignore[attr-defined]
     request = compiled.create_infer_request()
     outputs = range(len(compiled.outputs))
 

@@ -150,7 +150,7 @@ def test_a_bundle_answers_as_the_engine_does(cnn: Path, tmp_path: Path) -> None:
     result = autoglm.compile(cnn, tmp_path / "out", backend="onnxruntime")
     got = autoglm.run(tmp_path / "out", image())
 
-    np.testing.assert_allclose(list(got.values())[0], reference(cnn, image())[0], atol=1e-5)
+    np.testing.assert_allclose(next(iter(got.values())), reference(cnn, image())[0], atol=1e-5)
     assert [c.passed for c in result.certificates] == [True]
     assert result.certificates[0].samples == 2
 
@@ -173,7 +173,7 @@ def test_a_mixed_plan_runs_across_engines_with_a_certificate_each(
 
     engines = {p.backend for p in result.report.plan.partitions}
     assert engines == {"onnxruntime", "openvino", "torch"}
-    np.testing.assert_allclose(list(got.values())[0], reference(cnn, image())[0], atol=1e-5)
+    np.testing.assert_allclose(next(iter(got.values())), reference(cnn, image())[0], atol=1e-5)
     parts = {p.id for p in result.report.plan.partitions}
     assert {c.subject for c in result.certificates} == parts | {"model"}
 
@@ -187,7 +187,7 @@ def test_an_engine_that_breaks_its_promise_is_planned_around(
 
     fallback = next(f for f in result.report.plan.fallbacks if f.op == "MaxPool")
     assert "npu: no kernel for MaxPool" in fallback.reason
-    np.testing.assert_allclose(list(got.values())[0], reference(cnn, image())[0], atol=1e-5)
+    np.testing.assert_allclose(next(iter(got.values())), reference(cnn, image())[0], atol=1e-5)
 
 
 def test_with_no_fallback_the_compilers_refusal_is_the_error(
@@ -290,4 +290,4 @@ def test_a_model_object_and_a_path_give_the_same_answer(cnn: Path) -> None:
     a = autoglm.run(cnn, image(), backend="onnxruntime")
     b = autoglm.run(loaded, image(), backend="onnxruntime")
 
-    np.testing.assert_array_equal(list(a.values())[0], list(b.values())[0])
+    np.testing.assert_array_equal(next(iter(a.values())), next(iter(b.values())))

@@ -21,8 +21,8 @@ from autoglm.runtime.prove import name_culprits, prove
 from autoglm.runtime.timing import interleave
 from autoglm.spec import Feeds, Fit, Value
 
-# A candidate this much slower than the best after the first, short look is not measured further.
-_HOPELESS = 1.25
+# How much slower than the best a candidate may be to stay in after one call, and after a few.
+_FIRST_LOOK, _SECOND_LOOK = 3.0, 1.25
 
 
 def choose(search: Search) -> tuple[Candidate, list[Measurement]]:
@@ -55,12 +55,14 @@ def choose(search: Search) -> tuple[Candidate, list[Measurement]]:
 
 def _time(pool: Sequence[Candidate], feed: Feeds) -> None:
     calls = {c.name: _call(c, feed) for c in pool}
-    first = interleave(calls, budget_s=0.6, least=3)
-    best = min(s.estimate for s in first.values())
-    finalists = {n: c for n, c in calls.items() if first[n].estimate <= best * _HOPELESS}
-    final = interleave(finalists, budget_s=3.0, least=7, seed=1) if len(finalists) > 1 else {}
+    found = interleave(calls, budget_s=0.0, least=1)
+    for limit, budget_s, least in ((_FIRST_LOOK, 0.6, 3), (_SECOND_LOOK, 3.0, 7)):
+        best = min(s.estimate for s in found.values())
+        calls = {n: c for n, c in calls.items() if found[n].estimate <= best * limit}
+        if len(calls) > 1:
+            found |= interleave(calls, budget_s=budget_s, least=least, seed=least)
     for candidate in pool:
-        candidate.samples = final.get(candidate.name, first[candidate.name])
+        candidate.samples = found[candidate.name]
 
 
 def _call(candidate: Candidate, feed: Feeds) -> Callable[[], object]:

@@ -21,8 +21,8 @@ from autoglm.spec import RunOptions, Value
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-# Shares of the quantisable operators that are raised to fp32, one step after another.
-_RAISES = (0.15, 0.35, 0.6)
+# Shares of the quantisable operators that are raised to fp32.
+_MOST, _FEWER = 0.6, (0.15, 0.35)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,33 +92,45 @@ def _crossing(candidate: Candidate) -> list[str]:
 
 
 def _prove_one(search: Search, candidate: Candidate, answers: Answers) -> None:
-    for keep_high in _raises(candidate):
-        candidate.keep_high = keep_high
-        search.progress(f"compiling {candidate.name}")
-        try:
-            _build_one(search, candidate, answers)
-        except AutoGLMError as error:
-            candidate.rejected = f"{error.code}: {str(error)[:300]}"
-            return
-        failed = [c for c in candidate.certificates if not c.passed]
-        if not failed or search.config.accept_accuracy:
-            candidate.rejected = ""
-            return
-        worst = max(failed, key=lambda c: c.max_relative_error)
-        candidate.rejected = (
-            f"{worst.subject} is off by {worst.max_relative_error:.2g} of its largest value "
-            f"({worst.tolerance:.2g} is allowed), SQNR {worst.sqnr_db:.1f} dB"
-        )
-        candidate.close()
-
-
-def _raises(candidate: Candidate) -> list[frozenset[str]]:
-    """Which nodes to keep in fp32, from none to more, for a precision that can mix."""
+    """Try the candidate as it is; where int8 is too coarse, look for the fewest operators to
+    raise.
+    """
+    if _attempt(search, candidate, answers, frozenset()) or not candidate.certificates:
+        return
     if not candidate.precision.startswith("int8"):
-        return [frozenset()]
+        return
     order = raise_order(candidate.planned.graph)
-    counts = dict.fromkeys((0, *(round(len(order) * share) for share in _RAISES)))
-    return [frozenset(order[:count]) for count in counts]
+    most, *fewer = (frozenset(order[: round(len(order) * s)]) for s in (_MOST, *_FEWER))
+    # The most first: where that does not help, nothing in between will.
+    if not _attempt(search, candidate, answers, most):
+        return
+    if not any(_attempt(search, candidate, answers, kept) for kept in fewer):
+        _attempt(search, candidate, answers, most)
+
+
+def _attempt(
+    search: Search, candidate: Candidate, answers: Answers, keep_high: frozenset[str]
+) -> bool:
+    """Build with those nodes in fp32; whether the answer is right, with the reason kept if not."""
+    candidate.close()
+    candidate.keep_high = keep_high
+    candidate.rejected = ""
+    search.progress(f"compiling {candidate.name}")
+    try:
+        _build_one(search, candidate, answers)
+    except AutoGLMError as error:
+        candidate.rejected = f"{error.code}: {str(error)[:300]}"
+        return False
+    failed = [c for c in candidate.certificates if not c.passed]
+    if not failed or search.config.accept_accuracy:
+        return True
+    worst = max(failed, key=lambda c: c.max_relative_error)
+    candidate.rejected = (
+        f"{worst.subject} is off by {worst.max_relative_error:.2g} of its largest value "
+        f"({worst.tolerance:.2g} is allowed), SQNR {worst.sqnr_db:.1f} dB"
+    )
+    candidate.close()
+    return False
 
 
 def _build_one(search: Search, candidate: Candidate, answers: Answers) -> None:
