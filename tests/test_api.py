@@ -167,7 +167,7 @@ def test_auto_measures_every_engine_and_keeps_the_fastest(block: Path, tmp_path:
 def test_a_mixed_plan_runs_across_engines_with_a_certificate_each(
     cnn: Path, tmp_path: Path
 ) -> None:
-    pins = {"Relu": "torch", "MaxPool": "openvino"}
+    pins = {"Relu": "torch", "MaxPool": "openvino", "Conv": "onnxruntime"}
     result = autoglm.compile(cnn, tmp_path / "out", backend="onnxruntime", pins=pins)
     got = autoglm.run(tmp_path / "out", image())
 
