@@ -65,12 +65,19 @@ def all_nodes(graph: ir.Graph) -> Iterator[ir.Node]:
 
 def infer(model: ir.Model) -> None:
     """Infer types and shapes without copying weights; where onnx cannot, say so in the metadata."""
+    import onnx_ir as ir
+
     from autoglm.rewrite.shapes import infer_in_place
 
     try:
         infer_in_place(model)
     except ModelError as error:
         model.metadata_props["autoglm.shape_note"] = str(error)
+    except ir.serde.SerdeError as error:
+        raise ModelError(
+            "A node of the model gives a value of a type that ONNX does not define.",
+            hint="The file is damaged: export the model again.",
+        ) from error
 
 
 def check_sizes(model: ir.Model) -> None:
@@ -102,7 +109,10 @@ def check_bytes(name: str, shape: list[int], bits: int) -> None:
 
 
 def _bits(value: ir.Value) -> int:
-    return 8 if value.dtype is None or value.dtype.name == "STRING" else value.dtype.bitwidth or 8
+    dtype = value.dtype
+    if dtype is None or dtype.name in ("STRING", "UNDEFINED"):
+        return 8
+    return dtype.bitwidth
 
 
 def shown(text: object, limit: int = 80) -> str:

@@ -132,7 +132,7 @@ def _rank(node: ir.Node, index: int) -> int:
 
 def _numpy_type(node: ir.Node) -> Any:
     value = node.inputs[0]
-    if value is None or value.dtype is None:
+    if value is None or value.dtype is None or value.dtype.name in ("UNDEFINED", "STRING"):
         raise CannotRaise(f"{node.op_type} ({node.name}) depends on an element type not known here")
     return value.dtype.numpy()
 
@@ -147,6 +147,15 @@ def drop(*names: str) -> Adapter:
     def adapt(edit: Edit, node: ir.Node) -> None:
         for name in names:
             node.attributes.pop(name, None)
+
+    return adapt
+
+
+def refuse(reason: str) -> Adapter:
+    """An adapter for a revision that has no exact counterpart here."""
+
+    def adapt(edit: Edit, node: ir.Node) -> None:
+        raise CannotRaise(f"{node.op_type} ({node.name}) {reason}")
 
     return adapt
 
@@ -441,6 +450,8 @@ ADAPTERS: dict[tuple[str, int], Adapter] = {
     ("Upsample", 7): upsample_7,
     ("BatchNormalization", 9): batch_norm_9,
     ("Upsample", 9): upsample_9,
+    ("Tile", 6): refuse("took its repeats axis by axis"),
+    ("Scan", 9): refuse("ran over a batch, with sequence lengths"),
     ("Dropout", 10): dropout_10,
     ("Slice", 10): slice_10,
     ("TopK", 10): top_k_10,

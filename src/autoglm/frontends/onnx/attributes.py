@@ -186,3 +186,11 @@ def _check_schema(
                 low=low,
                 high=high,
             )
+    for formal, name in zip(schema.inputs, node.input, strict=False):
+        if not name and formal.option.name == "Single":
+            raise ModelError(
+                "{where} lacks its input {name}.",
+                hint="The model is incomplete: export it again.",
+                where=where,
+                name=formal.name,
+            )

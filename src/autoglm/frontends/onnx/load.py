@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoglm.errors import ModelError
-from autoglm.frontends import finish, infer, name_nodes
+from autoglm.frontends import check_sizes, infer, name_nodes
 from autoglm.frontends.onnx.external import ExternalFiles, Region
 
 if TYPE_CHECKING:
@@ -174,8 +174,20 @@ def _prepare(model: ir.Model) -> ir.Model:
     name_nodes(model)
     inline(model)
     name_nodes(model)
+    _infer(model)
+    raised = raise_opset(model)
+    if raised is not model:
+        _infer(raised)
+    name_nodes(raised)
+    check_sizes(raised)
+    return raised
+
+
+def _infer(model: ir.Model) -> None:
+    from autoglm.frontends.onnx.guard import survive
+
+    survive("onnx's shape inference", lambda: infer(model))
     infer(model)
-    return finish(raise_opset(model))
 
 
 def _weights_are_not_inputs(model: ir.Model) -> None:
