@@ -1,6 +1,6 @@
 """The acme NPU as an out-of-tree backend: a table of what it takes, a compiler, a session.
 
-There is no such chip. The "device" is NumPy, so that the whole way from the table to the numbers can be seen.
+There is no such chip: the "device" is NumPy, so that the whole way from table to numbers is seen.
 """
 
 from __future__ import annotations
@@ -9,24 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autoglm import spec
 from autoglm.errors import CompileError, InputError
-from autoglm.spec import (
-    Artifact,
-    Capabilities,
-    CompileOptions,
-    Constraint,
-    Device,
-    Evidence,
-    Feeds,
-    NodeFacts,
-    OpRule,
-    RunOptions,
-    Support,
-    TensorInfo,
-    Value,
-    no,
-    yes,
-)
+from autoglm.spec import Capabilities, Constraint, Evidence, NodeFacts, OpRule, Support, no, yes
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -36,37 +21,28 @@ FLOATS = frozenset({"float32", "float16"})
 
 
 def check_conv(node: NodeFacts) -> Support:
-    """Two spatial axes at most, one group, explicit pads, no dilation."""
+    """Two spatial axes, one group, explicit pads, no dilation."""
     rank = node.inputs[0].rank if node.inputs[0] is not None else None
-    if rank is None or rank > 4:
-        return no(Constraint.RANK, f"Conv takes at most 2 spatial axes, found input rank {rank}")
-    if rank < 4:
-        return no(Constraint.RANK, f"Conv takes 2 spatial axes, found {rank - 2}")
-    if node.attributes.get("group", 1) != 1:
-        return no(Constraint.ATTRIBUTE, f"Conv takes group=1, found {node.attributes['group']}")
-    if node.attributes.get("auto_pad", "NOTSET") != "NOTSET":
-        return no(
-            Constraint.ATTRIBUTE, f"Conv takes explicit pads, found {node.attributes['auto_pad']}"
-        )
-    if any(d != 1 for d in node.attributes.get("dilations", ())):
-        return no(
-            Constraint.ATTRIBUTE, f"Conv takes no dilation, found {node.attributes['dilations']}"
-        )
+    if rank != 4:
+        return no(Constraint.RANK, f"Conv takes 2 spatial axes, found input rank {rank}")
+    for name, limit in (("group", 1), ("auto_pad", "NOTSET"), ("dilations", (1, 1))):
+        found = node.attributes.get(name, limit)
+        if found != limit:
+            return no(Constraint.ATTRIBUTE, f"Conv takes {name}={limit}, found {found}")
     return yes(Evidence.DOCUMENT)
 
 
-def _rule(since: int, when: Callable[[NodeFacts], Support] | None = None) -> OpRule:
+def rule(since: int, when: Callable[[NodeFacts], Support] | None = None) -> OpRule:
+    """float32 and float16, from that version of the operator on."""
     return OpRule(FLOATS, (since, 30), when, Evidence.DOCUMENT)
 
 
 TABLE: Mapping[str, OpRule] = {
-    "Add": _rule(14),
-    "Sub": _rule(14),
-    "Mul": _rule(14),
-    "MatMul": _rule(13),
-    "Relu": _rule(14),
-    "Tanh": _rule(13),
-    "Conv": _rule(11, check_conv),
+    "Add": rule(14),
+    "Mul": rule(14),
+    "MatMul": rule(13),
+    "Relu": rule(14),
+    "Conv": rule(11, check_conv),
 }
 
 
@@ -76,9 +52,9 @@ class Acme:
     name = "acme"
     api_version = 1
 
-    def probe(self) -> Sequence[Device]:
+    def probe(self) -> Sequence[spec.Device]:
         """One card, always there."""
-        return [Device("npu", "acme NPU (simulated)", self.name)]
+        return [spec.Device("npu", "acme NPU (simulated)", self.name)]
 
     def version(self) -> str:
         """Of the toolkit."""
@@ -90,38 +66,30 @@ class Acme:
             self.name, f"acme {VERSION}", TABLE, formats=("onnx",), evidence=Evidence.DOCUMENT
         )
 
-    def compile(self, model: ir.Model, options: CompileOptions, out: Path) -> Artifact:
-        """Check every node against the kernels, then write the graph."""
-        import onnx_ir as ir
+    def compile(self, model: ir.Model, options: spec.CompileOptions, out: Path) -> spec.Artifact:
+        """Refuse what the table refuses, then write the graph."""
+        from autoglm.rewrite.facts import node_facts
+        from autoglm.rewrite.save import input_infos, output_infos, save_onnx
 
-        unknown = sorted({node.op_type for node in model.graph} - set(TABLE))
-        if unknown:
-            raise CompileError(
-                "acme compiles {known}; found {ops}.",
-                known=", ".join(TABLE),
-                ops=", ".join(unknown),
-            )
-        ir.save(model, out / "model.onnx")
-        inputs, outputs = map(_infos, (model.graph.inputs, model.graph.outputs))
-        return Artifact(self.name, "onnx", "model.onnx", f"acme {VERSION}", inputs, outputs)
+        for node in node_facts(model):
+            verdict = self.capabilities().support(node)
+            if not verdict.ok:
+                raise CompileError("{node}: {reason}", node=node.name, reason=verdict.reason)
+        save_onnx(model, out / "model.onnx")
+        edges = input_infos(model), output_infos(model)
+        return spec.Artifact(self.name, "onnx", "model.onnx", f"acme {VERSION}", *edges)
 
-    def open(self, artifact: Artifact, folder: Path, options: RunOptions) -> AcmeSession:
+    def open(self, artifact: spec.Artifact, folder: Path, options: spec.RunOptions) -> AcmeSession:
         """Load the graph that `compile` wrote."""
         import onnx_ir as ir
 
         return AcmeSession(artifact, ir.load(folder / artifact.entry))
 
 
-def _infos(values: Sequence[ir.Value]) -> tuple[TensorInfo, ...]:
-    from autoglm.rewrite.facts import dims, dtype_name
-
-    return tuple(TensorInfo(str(v.name), dtype_name(v), dims(v)) for v in values)
-
-
 class AcmeSession:
     """Walks the graph, one kernel per node."""
 
-    def __init__(self, artifact: Artifact, model: ir.Model) -> None:
+    def __init__(self, artifact: spec.Artifact, model: ir.Model) -> None:
         from acme_npu.kernels import KERNELS
 
         self.inputs, self.outputs = artifact.inputs, artifact.outputs
@@ -130,7 +98,7 @@ class AcmeSession:
             n: v.const_value.numpy() for n, v in model.graph.initializers.items() if v.const_value
         }
 
-    def run(self, feeds: Feeds) -> dict[str, Value]:
+    def run(self, feeds: spec.Feeds) -> dict[str, spec.Value]:
         """Run once."""
         missing = sorted({i.name for i in self.inputs} - set(feeds))
         if missing:

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 
-def conv(
-    x: Any,
-    w: Any,
-    bias: Any = None,
-    *,
-    pads: Sequence[int] = (0, 0, 0, 0),
-    strides: Sequence[int] = (1, 1),
-    **_: Any,
-) -> Any:
+def conv(x: Any, w: Any, bias: Any = None, **attributes: Any) -> Any:
     """Two spatial axes: windows of the input times the kernel."""
+    pads, strides = attributes.get("pads", (0, 0, 0, 0)), attributes.get("strides", (1, 1))
     padded = np.pad(x, ((0, 0), (0, 0), (pads[0], pads[2]), (pads[1], pads[3])))
     windows = np.lib.stride_tricks.sliding_window_view(padded, w.shape[2:], axis=(2, 3))
     windows = windows[:, :, :: strides[0], :: strides[1]]
@@ -27,10 +20,8 @@ def conv(
 
 KERNELS: Mapping[str, Callable[..., Any]] = {
     "Add": np.add,
-    "Sub": np.subtract,
     "Mul": np.multiply,
     "MatMul": np.matmul,
     "Relu": lambda x: np.maximum(x, x.dtype.type(0)),
-    "Tanh": np.tanh,
     "Conv": conv,
 }
