@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Iterator
@@ -197,6 +198,43 @@ def test_kill_9_at_any_moment_leaves_the_old_or_the_new(tmp_path: Path) -> None:
     clean_stale(tmp_path)
     assert names(tmp_path) == ["file", "folder"]
     assert len(seen) > 1  # the children did write
+
+
+SWAPPER = textwrap.dedent("""
+    import sys
+    from pathlib import Path
+    from autoglm.tensor.files import atomic_folder
+    while True:
+        with atomic_folder(Path(sys.argv[1]), replace=True) as place:
+            (place / "a").touch()
+""")
+
+
+@pytest.fixture
+def memory_folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory where there is one: there, syncing costs nothing and turns are many."""
+    shared = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else tmp_path) as folder:
+        yield Path(folder)
+
+
+def test_a_folder_is_never_absent_while_it_is_replaced(memory_folder: Path) -> None:
+    target = str(memory_folder / "folder")
+    child = subprocess.Popen([sys.executable, "-c", SWAPPER, target])
+    while not os.path.exists(target):
+        assert child.poll() is None
+    inodes: set[int] = set()
+    absent, deadline = 0, time.monotonic() + 1.5
+    while time.monotonic() < deadline:
+        try:
+            inodes.add(os.stat(target).st_ino)
+        except FileNotFoundError:
+            absent += 1
+    child.kill()
+    child.wait(10)
+
+    assert len(inodes) > 5  # it was replaced under our eyes
+    assert absent == 0
 
 
 def whole_states(home: Path) -> Iterator[list[str]]:
