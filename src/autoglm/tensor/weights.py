@@ -57,7 +57,7 @@ def save_onnx(
 def load_onnx(path: Path) -> ir.Model:
     """The model at `path`, its weights mapped. For our own files; others take the ONNX frontend."""
     import onnx_ir as ir
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from google.protobuf.message import DecodeError
 
     if not path.is_file():
         raise FileMissingError("File {path} is not there.", path=str(path))
