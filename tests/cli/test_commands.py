@@ -224,3 +224,39 @@ def test_a_time_limit_ends_the_command(model: str, tmp_path: Path) -> None:
 
     assert result.returncode == TABLE["limit"].exit
     assert json.loads(result.stdout)["error"]["code"] == "limit"
+
+
+def test_measuring_again_gives_the_same_pack_or_says_what_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    from autoglm.testing import measure
+
+    few = [case for case in measure.all_cases() if "relu" in case.name.lower()][:6]
+    monkeypatch.setattr(measure, "all_cases", lambda: few)
+    words = ["ops", "measure", "--backend", "onnxruntime", "-o", str(tmp_path)]
+
+    first = parsed(words, capsys)
+    again = parsed(words, capsys)
+    path = Path(first["pack"])
+    path.write_text(path.read_text("utf-8").replace('"yes"', '"wrong"'), "utf-8")
+    changed = parsed(words, capsys, status=1)
+
+    assert few
+    assert first["diff"] is None
+    assert again["diff"] == {"added": [], "removed": [], "changed": []}
+    assert changed["diff"]["changed"]
+
+
+def test_progress_is_drawn_on_a_terminal_only(
+    model: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    import sys
+
+    words = ["check", model, "--backend", "onnxruntime"]
+    invoke(words)
+    assert capsys.readouterr().err == ""
+
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    invoke(words)
+
+    assert capsys.readouterr().err

@@ -75,7 +75,9 @@ def _tiles(report: Report) -> str:
     crossing = sum(b.seconds for b in plan.boundaries)
     moved = sum(b.bytes for b in plan.boundaries)
     other = words.greedy(plan)
-    unknown = {r.node for r in plan.refusals if r.verdict is Verdict.UNKNOWN}
+    unknown = {
+        r.node for r in plan.refusals if r.verdict is Verdict.UNKNOWN and r.backend == plan.backend
+    }
     tiles = [
         (
             words.seconds(plan.seconds),

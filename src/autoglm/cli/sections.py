@@ -86,6 +86,7 @@ def refusals(plan: Plan) -> list[str]:
         (tr("Unknown, not counted as yes"), "", Verdict.UNKNOWN),
     ):
         groups = [g for g in words.grouped(plan.refusals) if g.verdict is wanted]
+        groups.sort(key=lambda g: g.backend != plan.backend)
         rows = [
             (
                 g.backend,

@@ -115,7 +115,7 @@ def _show_plan(plan: Plan) -> None:
         (
             (
                 f"{g[0].op} ×{len(g)}" if len(g) > 1 else g[0].op,
-                words.some([f.node for f in g]),
+                words.some([words.tail(f.node) for f in g], 2),
                 g[0].placed,
                 words.seconds(sum(f.seconds for f in g)),
                 f"{g[0].wanted}: {g[0].reason}",

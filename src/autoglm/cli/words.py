@@ -93,6 +93,11 @@ def some(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + more
 
 
+def tail(name: str, most: int = 28) -> str:
+    """A long name by its end, which tells nodes apart."""
+    return name if len(name) <= most else "…" + name[1 - most :]
+
+
 def greedy(plan: Plan) -> Alternative | None:
     """The plan that taking every supported node greedily would have given."""
     return next((a for a in plan.alternatives if a.name == "greedy"), None)
