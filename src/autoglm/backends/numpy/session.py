@@ -43,7 +43,7 @@ class NumpyEngine:
 
 
 def _text(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    if array.dtype != object:
+    if array.dtype.kind not in "OS":
         return array
     texts = [v.decode("utf-8") if isinstance(v, bytes) else v for v in array.reshape(-1)]
     result = np.empty(array.size, object)

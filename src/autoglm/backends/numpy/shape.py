@@ -118,7 +118,7 @@ def pad(call: Call, x: Array, pads: Array, value: Any = None, axes: Any = None) 
     """A constant around; negative amounts crop."""
     chosen = [a % x.ndim for a in (range(x.ndim) if axes is None else listed(axes))]
     amounts = listed(pads)
-    fill = x.dtype.type() if value is None else np.asarray(value).reshape(())[()]
+    fill = x.dtype.type(0) if value is None else np.asarray(value).reshape(())[()]
     for i, axis in enumerate(chosen):
         before, after = amounts[i], amounts[i + len(chosen)]
         x = np.take(x, np.arange(max(-before, 0), x.shape[axis] - max(-after, 0)), axis)
