@@ -36,13 +36,26 @@ def open_session(artifact: Artifact, folder: Path, options: RunOptions) -> OrtSe
     raw = session_options(settings, threads=threads, optimize=bool(artifact.meta.get("optimize")))
     profiles = profile_folder(raw) if options.profile else None
     try:
-        return OrtSession(create(folder / artifact.entry, raw), artifact, profiles)
+        engine = create(folder / artifact.entry, raw)
+        if made_for:
+            _give_back_free_heap()
+        return OrtSession(engine, artifact, profiles)
     except ExecutionError as error:
         raise BundleError(
             "{path} does not load: {cause}.",
             path=artifact.entry,
             cause=reason(error.__cause__ or error),
         ) from error
+
+
+def _give_back_free_heap() -> None:
+    # The engine packs each weight again to see that the file's copy is right, then drops it; glibc
+    # keeps those pages in its heap, private to this process, until it is told to trim.
+    import ctypes
+
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def create(path: Path, options: ort.SessionOptions) -> ort.InferenceSession:

@@ -58,7 +58,8 @@ class _Slot:
             self.bound[index][...] = array  # type: ignore[index]
             return
         small = array.nbytes <= _COPY_BYTES
-        held = array.copy() if small else np.asarray(array, order="C")
+        copied = small or not array.flags.writeable  # the engine takes no read-only memory
+        held = array.copy() if copied else np.asarray(array, order="C")
         self.request.set_input_tensor(index, ov.Tensor(held, shared_memory=True))
         self.bound[index] = held
         self.shapes[index] = shape if small else None
