@@ -78,7 +78,7 @@ class Builder:
         imports = [helper.make_opsetid("", self.opset)]
         imports += [helper.make_opsetid(d, v) for d, v in self.domains.items()]
         model = helper.make_model(graph, opset_imports=imports, ir_version=10)
-        model = onnx.shape_inference.infer_shapes(model, data_prop=True)
+        model = onnx.shape_inference.infer_shapes(model)
         if check:
             onnx.checker.check_model(model)
         return model

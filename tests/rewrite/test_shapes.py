@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import resource
+
+import numpy as np
 import onnx_ir as ir
 import pytest
 from models import Builder, branch, cnn, transformer
 
 from autoglm.errors import InputError
 from autoglm.rewrite.facts import dims, node_facts
+from autoglm.rewrite.prepare import prepare
 from autoglm.rewrite.shapes import bind_shapes, infer_shapes
 
 
@@ -77,3 +81,38 @@ def test_one_symbol_has_one_value() -> None:
     with pytest.raises(InputError, match=r"'y': dimension 0 \(n\) is 3 in input 'x', found 4"):
         bind_shapes(model, {"x": (3, 2), "y": (4, 2)})
     assert dims(bind_shapes(model, {"x": (3, 2)}).graph.inputs[1]) == (3, 2)
+
+
+@pytest.mark.parametrize("reader", ["Gather", "Concat", "Add", "Unsqueeze", "Cast"])
+@pytest.mark.parametrize("computed", [False, True])
+def test_a_vector_that_is_only_described_takes_no_memory(reader: str, computed: bool) -> None:
+    b = Builder()
+    size = b.constant([1 << 40], np.int64)
+    if computed:
+        size = b.op("Mul", *[b.constant([1 << 20], np.int64)] * 2)
+    huge = b.op("ConstantOfShape", size)
+    arguments = {
+        "Gather": ((huge, b.constant([0], np.int64)), {}),
+        "Concat": ((huge, huge), {"axis": 0}),
+        "Add": ((huge, huge), {}),
+        "Unsqueeze": ((huge, b.constant([0], np.int64)), {}),
+        "Cast": ((huge,), {"to": 7}),
+    }
+    given, attributes = arguments[reader]
+    b.op("Shape", b.input("x", [2, "n"]))  # asks for the values of shapes
+    model = b.model(b.op(reader, *given, **attributes), check=False)
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    infer_shapes(model)
+    prepare(model)
+
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
+
+
+def test_the_values_of_shapes_are_followed() -> None:
+    b = Builder()
+    x = b.input("x", [3, 4, 5])
+    first = b.op("Slice", b.op("Shape", x), *(b.constant([i], np.int64) for i in (0, 2)))
+    y = b.op("Reshape", x, b.op("Concat", first, b.constant([-1], np.int64), axis=0))
+
+    assert dims(infer_shapes(b.model(y)).graph.outputs[0]) == (3, 4, 5)

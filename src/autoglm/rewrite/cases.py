@@ -397,7 +397,8 @@ def _gemm(s: Source) -> Iterator[Case]:
     for rows in (3, 0, 1):
         for bias in ((5,), (1, 5), (rows, 5), (rows, 1), (1,), ()):
             known = {"w": s.normal(4, 5), "c": s.normal(*bias)}
-            yield Case("p = MatMul(x, w) y = Add(c, p)", {"x": s.normal(rows, 4)}, known, 20)
+            for x, edge in s.both(rows, 4):
+                yield Case("p = MatMul(x, w) y = Add(c, p)", {"x": x}, known, 20, edge)
 
 
 @case("attention-scale", dtypes=EXACT, finite=True, note="overflow moves with the merged scale")

@@ -111,7 +111,7 @@ def _other(node: ir.Node, positions: tuple[int, ...]) -> np.ndarray | None:
 
 def _times_one(node: ir.Node) -> bool:
     array = _other(node, (1,))
-    return array is not None and array.dtype.kind != "V" and bool((array == 1).all())
+    return array is not None and bool((array == 1).all())
 
 
 def _plus_nothing(sign: bool) -> Callable[[ir.Node], bool]:

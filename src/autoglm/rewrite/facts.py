@@ -58,6 +58,14 @@ def since_version(domain: str, op: str, opset: int) -> int:
         return opset
 
 
+@cache
+def is_standard(domain: str, op: str) -> bool:
+    """Whether onnx itself defines the operator, in any version."""
+    import onnx
+
+    return bool(onnx.defs.has(op, domain))
+
+
 def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
     """The bodies that this node's attributes hold."""
     for attribute in node.attributes.values():
@@ -124,6 +132,7 @@ def _facts(node: ir.Node, opsets: Mapping[str, int], seen: dict[ir.Value, ValueF
         outputs=tuple(_value(v, seen) for v in node.outputs),
         attributes=_attributes(node) if node.attributes else {},
         body=tuple(_flat(body)) if body else (),
+        standard=is_standard(domain, node.op_type),
     )
 
 

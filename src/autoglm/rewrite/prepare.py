@@ -153,7 +153,7 @@ def _choose(passes: Mapping[str, bool]) -> set[str]:
     if unknown:
         raise ConfigError(
             "Unknown pass {name!r}; passes: {known}.",
-            hint="`autoglm config schema` lists them.",
+            hint="`autoglm config passes` lists them.",
             name=unknown[0],
             known=", ".join(PASSES),
         )

@@ -29,10 +29,41 @@ def infer_in_place(model: ir.Model) -> None:
 
     proto = ir.to_proto(_without_weights(model))
     try:
-        inferred = onnx.shape_inference.infer_shapes(proto, strict_mode=False, data_prop=True)
+        proto = onnx.shape_inference.infer_shapes(proto, strict_mode=False)
+        _merge_graph(model.graph, proto.graph)
+        if _computes_shapes(model.graph) and _values_are_few(model.graph):
+            proto = onnx.shape_inference.infer_shapes(proto, strict_mode=False, data_prop=True)
+            _merge_graph(model.graph, proto.graph)
     except (onnx.shape_inference.InferenceError, ValueError) as error:
         raise ModelError("Shape inference fails: {reason}.", reason=str(error)[:500]) from error
-    _merge_graph(model.graph, inferred.graph)
+
+
+def _computes_shapes(graph: ir.Graph) -> bool:
+    return any(n.op_type in ("Shape", "Size") for n in ir.traversal.RecursiveGraphIterator(graph))
+
+
+# onnx's data propagation writes one dimension per element of a vector that these operators read, so
+# a vector that a model only describes (2^40 elements) would take all memory.
+_PROPAGATES = {"Add", "Cast", "Concat", "Gather", "Mul", "Size", "Slice", "Sub", "Unsqueeze"}
+_GROWS = {"ConstantOfShape", "Expand", "OneHot", "Pad", "Range", "Resize", "Tile", "Upsample"}
+_FEW = 1 << 12
+
+
+def _values_are_few(graph: ir.Graph) -> bool:
+    derived: set[ir.Value] = set()  # computed from constants alone: its size may be any number
+    for node in ir.traversal.RecursiveGraphIterator(graph):
+        given = [v for v in node.inputs if v is not None]
+        if node.op_type in _PROPAGATES:
+            for value in given:
+                shape = value.shape
+                if shape is not None and len(shape) == 1 and isinstance(shape[0], int):
+                    if shape[0] > _FEW:
+                        return False
+        if node.op_type in _GROWS and any(v in derived for v in given):
+            return False
+        if all(v in derived or v.const_value is not None for v in given):
+            derived.update(node.outputs)
+    return True
 
 
 def bind_shapes(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> ir.Model:
