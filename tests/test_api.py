@@ -291,3 +291,31 @@ def test_a_model_object_and_a_path_give_the_same_answer(cnn: Path) -> None:
     b = autoglm.run(loaded, image(), backend="onnxruntime")
 
     np.testing.assert_array_equal(next(iter(a.values())), next(iter(b.values())))
+
+
+def test_torch_tensors_are_fed_without_a_copy(cnn: Path) -> None:
+    torch = pytest.importorskip("torch")
+    feeds = image()
+    got = autoglm.run(cnn, {"image": torch.from_numpy(feeds["image"])}, backend="onnxruntime")
+
+    np.testing.assert_allclose(next(iter(got.values())), reference(cnn, feeds)[0], atol=1e-5)
+
+
+def test_a_custom_operator_does_not_fit_and_is_named(tmp_path: Path) -> None:
+    model = models.chain("Relu", "Erf")
+    node = next(n for n in model.graph if n.op_type == "Erf")
+    node.domain, node.op_type = "acme.custom", "Magic"
+    model.graph.opset_imports["acme.custom"] = 1
+    ir.save(model, tmp_path / "custom.onnx")
+
+    report = autoglm.check(tmp_path / "custom.onnx")
+    assert report.fit is Fit.NO
+    with pytest.raises(UnsupportedOperatorError, match=r"acme\.custom::Magic"):
+        autoglm.compile(tmp_path / "custom.onnx", tmp_path / "out")
+
+
+def test_bench_times_the_model_without_each_pass(block: Path) -> None:
+    rows = autoglm.bench(block, passes=True, budget_s=0.1, backend="onnxruntime")
+
+    assert any(r["name"].startswith("without ") for r in rows)
+    assert all(r["max_relative_error"] < 1e-4 for r in rows)

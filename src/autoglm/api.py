@@ -247,6 +247,7 @@ def bench(
     feeds: Feeds | None = None,
     *,
     against: Sequence[str] = (),
+    passes: bool = False,
     budget_s: float = 5.0,
     config: AdaptConfig | None = None,
     **overrides: Any,
@@ -265,6 +266,8 @@ def bench(
     origin = _origin(source) if against else source
     names = [("this", source, config), ("this again (A/A)", source, config)]
     names += [(e, origin, config.model_copy(update={"backend": e, **plain})) for e in against]
+    if passes:
+        names += _without_each_pass(source, config)
     sessions: dict[str, PlanSession] = {}
     try:
         for name, what, how in names:
@@ -311,6 +314,23 @@ def _check_engines(config: AdaptConfig) -> list[str]:
 
 def _is_bundle(source: object) -> bool:
     return isinstance(source, str | Path) and (Path(source) / "bundle.json").is_file()
+
+
+def _without_each_pass(
+    source: object, config: AdaptConfig
+) -> list[tuple[str, object, AdaptConfig]]:
+    from autoglm.runtime.prepare import load
+
+    origin = _origin(source)
+    changed = [p.name for p in load(origin, config).passes if p.changes]
+    return [
+        (
+            f"without {name}",
+            origin,
+            config.model_copy(update={"passes": {**config.passes, name: False}}),
+        )
+        for name in changed
+    ]
 
 
 def _origin(source: object) -> object:

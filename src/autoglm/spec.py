@@ -141,6 +141,8 @@ class NodeFacts:
     # scalars, strings, tuples; no tensors, no graphs
     attributes: Mapping[str, Any] = field(default_factory=dict)
     body: tuple[NodeFacts, ...] = ()  # nodes of If / Loop / Scan bodies, flattened
+    # False: onnx defines no such operator, so only a table that names it can take it
+    standard: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +195,8 @@ class Capabilities:
     def support(self, node: NodeFacts) -> Support:
         """Whether this backend takes `node`; the first failing constraint where it does not."""
         rule = self.table.get(node.op)
+        if rule is None and not node.standard:
+            return no(Constraint.OP, f"{node.op} is a custom operator that {self.toolkit} lacks")
         if rule is None and not self.complete:
             return unknown(f"{node.op} was never measured with {self.toolkit}", Constraint.OP)
         if rule is None:

@@ -13,6 +13,9 @@ Against = Annotated[
     list[str] | None,
     typer.Option("--against", metavar="ENGINE,…", help="Engines to time beside it, at fp32."),
 ]
+Passes = Annotated[
+    bool, typer.Option("--passes", help="Also time it with each graph pass that changed it off.")
+]
 Budget = Annotated[float, typer.Option("--budget-s", help="Seconds to spend on timing.")]
 
 
@@ -21,6 +24,7 @@ def bench(
     model: Source,
     adapt: Adapt,
     against: Against = None,
+    passes: Passes = False,
     budget_s: Budget = 5.0,
     json: Json = False,
     debug: Debug = False,
@@ -35,7 +39,11 @@ def bench(
     config = adapt.config()
     with limits(config, as_json=json), progress("timing"):
         rows = api.bench(
-            model, against=backend_names(against or []), budget_s=budget_s, config=config
+            model,
+            against=backend_names(against or []),
+            passes=passes,
+            budget_s=budget_s,
+            config=config,
         )
     if json:
         emit_json({"rows": rows})

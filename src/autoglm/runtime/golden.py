@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoglm import registry
-from autoglm.errors import AutoGLMError
+from autoglm.errors import AutoGLMError, UnsupportedOperatorError
 from autoglm.spec import CompileOptions, Feeds, RunOptions, Session, Value, Verdict
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def _open(model: ir.Model, folder: Path) -> tuple[str, Session]:
             return name, plug.open(plug.compile(model, options, place), place, RunOptions())
         except AutoGLMError as error:
             reasons.append(f"{name}: {error}")
-    raise AutoGLMError(
+    raise UnsupportedOperatorError(
         "No engine here gives an fp32 answer to compare with: {reasons}.",
         reasons="; ".join(reasons),
     )

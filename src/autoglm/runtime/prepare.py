@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from autoglm.rewrite.prepare import PassResult
 
 
+# The share of a node's time that must be gained before it leaves the backend that was named.
+_LOYALTY = 0.5
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """A model as every backend gets it, and what was done to it on the way."""
@@ -128,6 +132,8 @@ def plan_for(
         machine=machine,
         pins=config.pins,
         budget=Budget(**_budget(config)),
+        # Who names a backend wants it used: predictions are too coarse to leave it for little.
+        prefer_primary=0.0 if config.backend == "auto" else _LOYALTY,
     )
     return Planned(model, graph, plan, tuple(rewrites), tables)
 

@@ -48,7 +48,12 @@ def check_feeds(inputs: Sequence[TensorInfo], feeds: Feeds) -> dict[str, Value]:
 
 def _given(info: TensorInfo, feeds: Feeds) -> Value:
     if info.name in feeds:
-        return feeds[info.name]
+        value = feeds[info.name]
+        if hasattr(value, "__dlpack__") and not isinstance(value, np.ndarray | np.generic):
+            from autoglm.tensor.dlpack import from_dlpack
+
+            return from_dlpack(value)
+        return value
     if info.kind == "optional":
         return None
     raise InputError(
