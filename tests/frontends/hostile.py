@@ -20,7 +20,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from autoglm.errors import AutoGLMError, FileMissingError, LimitError, ModelError, ModelSecurityError
+from autoglm.errors import (
+    AutoGLMError,
+    FileMissingError,
+    LimitError,
+    ModelError,
+    ModelSecurityError,
+)
 
 Build = Callable[[Path], Path]
 
@@ -86,7 +92,7 @@ def external(location: str, **entries: str) -> TensorProto:
     return tensor
 
 
-# ---------------------------------------------------------------------------- files that are no model
+# ------------------------------------------------------------ files that are no model
 
 
 @case()
@@ -479,9 +485,7 @@ def dangling_output(folder: Path) -> Path:
 
 @case()
 def dangling_in_a_body(folder: Path) -> Path:
-    branch = helper.make_graph(
-        [helper.make_node("Relu", ["ghost"], ["t"])], "b", [], [value("t")]
-    )
+    branch = helper.make_graph([helper.make_node("Relu", ["ghost"], ["t"])], "b", [], [value("t")])
     node = helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)
     proto = model([node])
     proto.graph.input.append(value("c", (), TensorProto.BOOL))
@@ -560,7 +564,7 @@ def a_million_empty_nodes(folder: Path) -> Path:
     return write(folder, b"\x08\x09" + _field(7, b"\x0a\x00" * 1_000_001) + _field(8, b"\x10\x11"))
 
 
-# ---------------------------------------------------------------------------- attributes, functions, text
+# ------------------------------------------------------------ attributes, functions, text
 
 
 @case()
@@ -592,9 +596,19 @@ def too_many_inputs(folder: Path) -> Path:
     return write(folder, model([helper.make_node("Relu", ["x", "x", "x"], ["y"])]))
 
 
+@case()
+def split_on_which_onnx_itself_aborts(folder: Path) -> Path:
+    names = [f"y{i}" for i in range(4)]
+    node = helper.make_node("Split", ["x"], names, num_outputs=3)
+    return write(folder, model([node], opset=18, outputs=names[:1]))
+
+
 @case(LimitError)
 def attribute_of_8_megabytes_of_text(folder: Path) -> Path:
-    return write(folder, model([helper.make_node("Gelu", ["x"], ["y"], approximate="A" * (8 << 20))], opset=20))
+    return write(
+        folder,
+        model([helper.make_node("Gelu", ["x"], ["y"], approximate="A" * (8 << 20))], opset=20),
+    )
 
 
 @case()
@@ -737,7 +751,9 @@ def pt2_pickled_weights(folder: Path) -> Path:
 
 @case(ModelSecurityError)
 def pt2_custom_object(folder: Path) -> Path:
-    config = {"config": {"w": {"path_name": "opaque_obj_0", "is_param": False, "use_pickle": False}}}
+    config = {
+        "config": {"w": {"path_name": "opaque_obj_0", "is_param": False, "use_pickle": False}}
+    }
     return _pt2(folder, {"data/constants/model_constants_config.json": json.dumps(config).encode()})
 
 

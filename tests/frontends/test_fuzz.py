@@ -26,21 +26,31 @@ def a_model(opset: int) -> bytes:
     rng = np.random.default_rng(0)
     large = numpy_helper.from_array(rng.normal(size=(8, 3, 8, 8)).astype(np.float32), "w")
     small = numpy_helper.from_array(rng.normal(size=8).astype(np.float32), "b")
-    branch = helper.make_graph([helper.make_node("Neg", ["r"], ["t"])], "then", [], [info("t", None)])
-    other = helper.make_graph([helper.make_node("Abs", ["r"], ["e"])], "else", [], [info("e", None)])
+    branch = helper.make_graph(
+        [helper.make_node("Neg", ["r"], ["t"])], "then", [], [info("t", None)]
+    )
+    other = helper.make_graph(
+        [helper.make_node("Abs", ["r"], ["e"])], "else", [], [info("e", None)]
+    )
     nodes = [
         helper.make_node("Conv", ["x", "w", "b"], ["c"], pads=[1, 1, 1, 1], kernel_shape=[8, 8]),
         helper.make_node("F", ["c"], ["r"], domain="f"),
         helper.make_node("If", ["go"], ["i"], then_branch=branch, else_branch=other),
         helper.make_node("Softmax", ["i"], ["s"], axis=1),
-        helper.make_node("Pad", ["s"], ["p"], pads=[0] * 8) if opset < 11 else
-        helper.make_node("Identity", ["s"], ["p"]),
-        helper.make_node("Constant", [], ["k"], value=numpy_helper.from_array(np.ones(1, np.float32))),
+        helper.make_node("Pad", ["s"], ["p"], pads=[0] * 8)
+        if opset < 11
+        else helper.make_node("Identity", ["s"], ["p"]),
+        helper.make_node(
+            "Constant", [], ["k"], value=numpy_helper.from_array(np.ones(1, np.float32))
+        ),
         helper.make_node("Add", ["p", "k"], ["y"], name="last"),
     ]
     graph = helper.make_graph(
-        nodes, "g", [info("x", ("n", 3, 16, 16)), info("go", (), TensorProto.BOOL)],
-        [info("y", None)], [large, small],
+        nodes,
+        "g",
+        [info("x", ("n", 3, 16, 16)), info("go", (), TensorProto.BOOL)],
+        [info("y", None)],
+        [large, small],
     )
     imports = [helper.make_opsetid("", opset), helper.make_opsetid("f", 1)]
     function = helper.make_function(
@@ -52,16 +62,18 @@ def a_model(opset: int) -> bytes:
 
 MODELS = [a_model(9), a_model(17)]
 QUICK = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
 
 
 def only_clear_errors(data: bytes) -> None:
     started = time.monotonic()
+    text = ""
     try:
         Onnx().load(data)
     except AutoGLMError as error:
-        assert "\n" not in str(error)
+        text = str(error)
+    assert "\n" not in text
     assert time.monotonic() - started < 5
 
 
@@ -108,7 +120,7 @@ def test_the_wire_reader_agrees_with_protobuf_or_refuses(data: bytes) -> None:
     try:
         theirs.ParseFromString(data)
     except Exception:
-        with pytest.raises(Exception):  # noqa: B017, PT011
+        with pytest.raises(Exception):  # noqa: B017
             ours.ParseFromString(skeleton.data)
         return
     ours.ParseFromString(skeleton.data)
@@ -129,7 +141,6 @@ def test_damaged_safetensors_are_a_clear_error_or_arrays(
 
     try:
         weights = read_file(path)
-    except AutoGLMError as error:
-        assert "\n" not in str(error)
-    else:
-        assert all(array.nbytes <= 24 for array in weights.values())
+    except AutoGLMError:
+        return
+    assert all(array.nbytes <= 24 for array in weights.values())

@@ -1,4 +1,4 @@
-"""What a loaded ONNX model is like: names, sources, shapes, weights, functions, custom operators."""
+"""What a loaded ONNX model is like: names, shapes, weights, functions, custom operators."""
 
 from __future__ import annotations
 
@@ -27,10 +27,21 @@ def info(name: str, shape: Any = (2, 3), kind: int = TensorProto.FLOAT) -> onnx.
     return helper.make_tensor_value_info(name, kind, shape)
 
 
-def model(nodes: list[onnx.NodeProto], *, opset: int = 20, inputs: Any = None, outputs: Any = None,
-          weights: Any = (), functions: Any = (), domains: Any = ()) -> onnx.ModelProto:
+def model(
+    nodes: list[onnx.NodeProto],
+    *,
+    opset: int = 20,
+    inputs: Any = None,
+    outputs: Any = None,
+    weights: Any = (),
+    functions: Any = (),
+    domains: Any = (),
+) -> onnx.ModelProto:
     graph = helper.make_graph(
-        nodes, "g", inputs or [info("x")], outputs or [info("y", None)],
+        nodes,
+        "g",
+        inputs or [info("x")],
+        outputs or [info("y", None)],
         [numpy_helper.from_array(a, n) for n, a in weights],
     )
     imports = [helper.make_opsetid("", opset), *(helper.make_opsetid(d, 1) for d in domains)]
@@ -54,7 +65,11 @@ def test_detection_takes_onnx_and_nothing_else(tmp_path: Path) -> None:
     text = tmp_path / "notes.txt"
     text.write_text("hello")
 
-    takes = [s for s in ("m.onnx", "m.ONNX", Path("m.onnx"), renamed, proto, b"\x08", ir.from_proto(proto)) if Onnx().detect(s)]
+    takes = [
+        s
+        for s in ("m.onnx", "m.ONNX", Path("m.onnx"), renamed, proto, b"\x08", ir.from_proto(proto))
+        if Onnx().detect(s)
+    ]
 
     assert len(takes) == 7
     assert not any(Onnx().detect(s) for s in (text, tmp_path, "m.pt", 3, None, object()))
@@ -66,7 +81,15 @@ def test_every_kind_of_source_gives_the_same_model(tmp_path: Path) -> None:
     onnx.save(proto, path)
     data = path.read_bytes()
 
-    sources = (path, str(path), data, bytearray(data), memoryview(data), proto, ir.from_proto(proto))
+    sources = (
+        path,
+        str(path),
+        data,
+        bytearray(data),
+        memoryview(data),
+        proto,
+        ir.from_proto(proto),
+    )
     texts = [ir.to_proto(Onnx().load(source)).SerializeToString() for source in sources]
 
     assert len(set(texts)) == 1
@@ -109,7 +132,9 @@ def test_shapes_are_inferred_and_weights_of_old_models_are_no_inputs() -> None:
     weight = RNG.normal(size=(4, 3)).astype(np.float32)
     proto = model(
         [helper.make_node("Gemm", ["x", "w"], ["y"], transB=1)],
-        opset=13, inputs=[info("x", ("n", 3)), info("w", (4, 3))], weights=[("w", weight)],
+        opset=13,
+        inputs=[info("x", ("n", 3)), info("w", (4, 3))],
+        weights=[("w", weight)],
     )
     proto.ir_version = 3
 
@@ -183,8 +208,14 @@ def scale_function(opset: int, name: str = "Scale") -> onnx.FunctionProto:
 
 def test_local_functions_are_inlined_under_their_call_s_name() -> None:
     outer = helper.make_function(
-        "f", "Twice", ["a"], ["c"],
-        [helper.make_node("Scale", ["a"], ["b"], domain="f"), helper.make_node("Scale", ["b"], ["c"], domain="f")],
+        "f",
+        "Twice",
+        ["a"],
+        ["c"],
+        [
+            helper.make_node("Scale", ["a"], ["b"], domain="f"),
+            helper.make_node("Scale", ["b"], ["c"], domain="f"),
+        ],
         [helper.make_opsetid("", 20), helper.make_opsetid("f", 1)],
     )
     nodes = [
@@ -227,12 +258,18 @@ def test_functions_of_another_opset_are_moved_to_the_model_s(outer: int, inner: 
 
 def test_a_function_s_attribute_reaches_its_body() -> None:
     node = helper.make_node("Softmax", ["a"], ["b"])
-    reference = onnx.AttributeProto(name="axis", ref_attr_name="where", type=onnx.AttributeProto.INT)
+    reference = onnx.AttributeProto(
+        name="axis", ref_attr_name="where", type=onnx.AttributeProto.INT
+    )
     node.attribute.append(reference)
     function = helper.make_function(
         "f", "S", ["a"], ["b"], [node], [helper.make_opsetid("", 20)], attributes=["where"]
     )
-    proto = model([helper.make_node("S", ["x"], ["y"], domain="f", where=0)], functions=[function], domains=["f"])
+    proto = model(
+        [helper.make_node("S", ["x"], ["y"], domain="f", where=0)],
+        functions=[function],
+        domains=["f"],
+    )
     x = RNG.normal(size=(2, 3)).astype(np.float32)
 
     (y,) = run(Onnx().load(proto), {"x": x})
@@ -246,7 +283,9 @@ def test_a_function_s_attribute_reaches_its_body() -> None:
 def big_model(folder: Path, *, external: bool) -> tuple[Path, Any]:
     weight = RNG.normal(size=(64, 64)).astype(np.float32)
     proto = model(
-        [helper.make_node("MatMul", ["x", "w"], ["y"])], inputs=[info("x", (1, 64))], weights=[("w", weight)]
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        inputs=[info("x", (1, 64))],
+        weights=[("w", weight)],
     )
     path = folder / "m.onnx"
     if external:
@@ -271,9 +310,13 @@ def test_large_weights_are_mapped_not_copied(tmp_path: Path, external: bool) -> 
     assert not isinstance(tensor, ir.ExternalTensor)  # checked bytes, not a path to be opened again
 
 
-@pytest.mark.parametrize("kind", ["bfloat16", "float8_e4m3fn", "int4", "uint2", "float16", "bool", "int64"])
+@pytest.mark.parametrize(
+    "kind", ["bfloat16", "float8_e4m3fn", "int4", "uint2", "float16", "bool", "int64"]
+)
 @pytest.mark.parametrize("external", [False, True], ids=["inside", "external"])
-def test_weights_of_every_width_keep_their_values(tmp_path: Path, kind: str, external: bool) -> None:
+def test_weights_of_every_width_keep_their_values(
+    tmp_path: Path, kind: str, external: bool
+) -> None:
     import ml_dtypes
 
     dtype = np.dtype(getattr(ml_dtypes, kind, None) or kind)
@@ -316,15 +359,22 @@ def test_a_model_of_three_gigabytes_loads_in_little_memory(tmp_path: Path) -> No
     weight = proto.graph.initializer.add(name="w", data_type=TensorProto.FLOAT, dims=[size // 4])
     weight.data_location = TensorProto.EXTERNAL
     weight.external_data.add(key="location", value="w.bin")
-    proto.graph.initializer.extend(numpy_helper.from_array(np.array([i], np.int64), n) for n, i in (("s", 0), ("e", 9)))
+    proto.graph.initializer.extend(
+        numpy_helper.from_array(np.array([i], np.int64), n) for n, i in (("s", 0), ("e", 9))
+    )
     (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
     script = (
-        "import resource, sys; from autoglm.frontends.onnx import Onnx; m = Onnx().load(sys.argv[1]);"
-        "print(m.graph.outputs[0].shape, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        "import re, sys; from autoglm.frontends.onnx import Onnx;"
+        "m = Onnx().load(sys.argv[1]);"
+        "status = open('/proc/self/status').read();"
+        "print(m.graph.outputs[0].shape, re.search(r'VmHWM:\\s*(\\d+)', status)[1])"
     )
 
     output = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path / "m.onnx")], capture_output=True, text=True, check=True
+        [sys.executable, "-c", script, str(tmp_path / "m.onnx")],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.split()
 
     assert output[0] == "[9]"
@@ -346,14 +396,3 @@ def test_native_code_that_does_not_end_is_stopped() -> None:
 
     with pytest.raises(LimitError):
         survive("inference", forever, seconds=0.3)
-
-
-def test_a_model_on_which_onnx_aborts_is_refused() -> None:
-    # onnx's own inference of MaxPool with fewer strides than axes reads past a vector.
-    node = helper.make_node("MaxPool", ["x"], ["y"], kernel_shape=[2, 2], strides=[1])
-    proto = model([node], inputs=[info("x", (1, 1, 4, 4))])
-
-    try:
-        Onnx().load(proto)
-    except ModelError as error:
-        assert "\n" not in str(error)

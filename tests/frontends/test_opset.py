@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (the tables of cases read better in one line each)
 """Raised models answer as the originals do: against stored data, ONNX Runtime, and formulas."""
 
 from __future__ import annotations
@@ -92,9 +93,9 @@ def test_every_stored_legacy_case_is_raised_and_answers_right() -> None:
         count["raised"] += model.opset_imports[""] == 18
         count["right on the reference"] += reference == "right"
         count["right on onnxruntime"] += engine == "right"
-        count["onnxruntime refused the original"] += (
-            engine == "right" and verdict(run_ort, before, feeds, want).startswith("refused")
-        )
+        count["onnxruntime refused the original"] += engine == "right" and verdict(
+            run_ort, before, feeds, want
+        ).startswith("refused")
         if "wrong" in (reference, engine):
             wrong.append((path.parent.name, reference, engine))
 
@@ -149,7 +150,9 @@ def legacy(
 def typed(proto: onnx.ModelProto, kinds: dict[str, int]) -> onnx.ModelProto:
     for output in proto.graph.output:
         if not output.HasField("type"):
-            output.CopyFrom(helper.make_tensor_value_info(output.name, kinds.get(output.name, 1), None))
+            output.CopyFrom(
+                helper.make_tensor_value_info(output.name, kinds.get(output.name, 1), None)
+            )
     return proto
 
 
@@ -236,9 +239,7 @@ def test_a_raised_node_answers_as_onnxruntime_did_before(name: str, dynamic: boo
     model = Onnx().load(before)
 
     assert model.opset_imports[""] == 18, model.metadata_props
-    for got, want in zip(
-        run_ort(ir.to_proto(model), inputs), run_ort(before, inputs), strict=True
-    ):
+    for got, want in zip(run_ort(ir.to_proto(model), inputs), run_ort(before, inputs), strict=True):
         assert got.shape == want.shape
         np.testing.assert_allclose(got, want, 1e-6, 1e-6)
 
@@ -257,7 +258,9 @@ AXES = {
 @pytest.mark.parametrize("name", AXES)
 def test_opset_6_broadcasting_keeps_its_axis(name: str) -> None:
     b, axis, formula = AXES[name]
-    before = typed(legacy(6, [node("Add", ["a", "b"], broadcast=1, axis=axis)], {"a": A, "b": b}), {})
+    before = typed(
+        legacy(6, [node("Add", ["a", "b"], broadcast=1, axis=axis)], {"a": A, "b": b}), {}
+    )
 
     model = Onnx().load(before)
 
@@ -280,7 +283,8 @@ def test_a_body_is_raised_with_its_graph() -> None:
     other = helper.make_node("Clip", ["x"], ["e"], min=0.0)
     outputs = [[helper.make_tensor_value_info(n, 1, None)] for n in "te"]
     bodies = [
-        helper.make_graph([n], f"b{i}", [], o) for i, (n, o) in enumerate(zip((made, other), outputs, strict=True))
+        helper.make_graph([n], f"b{i}", [], o)
+        for i, (n, o) in enumerate(zip((made, other), outputs, strict=True))
     ]
     choose = helper.make_node("If", ["c"], ["y"], then_branch=bodies[0], else_branch=bodies[1])
     inputs = {"x": X, "c": np.array(True)}

@@ -1,4 +1,4 @@
-"""What every frontend does last: stable unique node names, source marks, inferred shapes, bounded sizes."""
+"""What every frontend does last: stable node names, source marks, shapes, bounded sizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hugging Face folders: `config.json` and safetensors; encoders of the BERT family need no torch."""
+"""Hugging Face folders: `config.json` and safetensors; BERT-like encoders need no torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class HuggingFace:
-    """Builds encoder graphs from the folder itself; other families go through transformers and torch."""
+    """Builds encoder graphs from the folder itself; other families go through transformers."""
 
     name = "huggingface"
     api_version = API_VERSION
@@ -28,9 +28,7 @@ class HuggingFace:
         except (OSError, ValueError):
             return False
 
-    def load(
-        self, source: object, *, example_inputs: Sequence[Value] | None = None
-    ) -> ir.Model:
+    def load(self, source: object, *, example_inputs: Sequence[Value] | None = None) -> ir.Model:
         """The model in the folder; `example_inputs` only matter for families that torch exports."""
         from autoglm.frontends.huggingface.load import load_folder
 

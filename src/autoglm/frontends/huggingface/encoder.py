@@ -63,7 +63,9 @@ class EncoderGraph:
         weight = self._array(f"{name}.weight", (width_out, width_in))
         made = self.build.op(name, "MatMul", value, self.build.weight(f"{name}.weight", weight.T))
         bias = self._array(f"{name}.bias", (width_out,))
-        return self.build.op(f"{name}.bias_add", "Add", made, self.build.weight(f"{name}.bias", bias))
+        return self.build.op(
+            f"{name}.bias_add", "Add", made, self.build.weight(f"{name}.bias", bias)
+        )
 
     def _has(self, name: str) -> bool:
         return self._prefix + name in self._weights
@@ -147,16 +149,12 @@ class EncoderGraph:
         wide = build.op("attention_mask.heads", "Unsqueeze", self.mask, axes)
         floats = build.op("attention_mask.float", "Cast", wide, to=ir.DataType.FLOAT.value)
         hidden = build.op("attention_mask.hidden", "Sub", build.scalar("one_f", 1.0), floats)
-        self.bias = build.op(
-            "attention_mask.bias", "Mul", hidden, build.scalar("masked", _MASKED)
-        )
+        self.bias = build.op("attention_mask.bias", "Mul", hidden, build.scalar("masked", _MASKED))
         if self.shape.family.relative_bias:
-            self.bias = build.op(
-                "attention_mask.relative", "Add", self.bias, self._relative_bias()
-            )
+            self.bias = build.op("attention_mask.relative", "Add", self.bias, self._relative_bias())
 
     def _relative_bias(self) -> ir.Value:
-        # Bucketing depends on the distance only, so the bias of every distance is a table of weights.
+        # Bucketing depends on the distance only, so the bias per distance is a table of weights.
         build, shape, name = self.build, self.shape, "encoder.relative_attention_bias"
         learned = self._array(f"{name}.weight", (shape.relative_buckets, shape.heads))
         reach = shape.positions - 1
@@ -207,16 +205,20 @@ class EncoderGraph:
         weights = build.op(f"{name}attention.softmax", "Softmax", scores, axis=-1)
         context = build.op(f"{name}attention.context", "MatMul", weights, value)
         context = build.op(f"{name}attention.merge", "Transpose", context, perm=[0, 2, 1, 3])
-        return build.op(f"{name}attention.flat", "Reshape", context, build.ints("merged", 0, 0, size))
+        return build.op(
+            f"{name}attention.flat", "Reshape", context, build.ints("merged", 0, 0, size)
+        )
 
 
 def relative_buckets(distance: Any, buckets: int, reach: int = 128) -> Any:
-    """T5's buckets of key - query distances, as MPNet uses them: near ones exact, far ones logarithmic."""
+    """T5's buckets of key - query distances: near ones exact, far ones logarithmic."""
     half = buckets // 2
     exact = half // 2
     size = np.abs(distance)
     with np.errstate(divide="ignore"):
-        far = np.log(size.astype(np.float32) / np.float32(exact)) / np.float32(np.log(reach / exact))
+        far = np.log(size.astype(np.float32) / np.float32(exact)) / np.float32(
+            np.log(reach / exact)
+        )
     far = np.where(size < exact, 0, far)  # log(0) is never used
     large = np.minimum(exact + (far * (half - exact)).astype(np.int64), half - 1)
     return np.where(distance > 0, half, 0) + np.where(size < exact, size, large)

@@ -1,4 +1,4 @@
-"""What differs between encoder families: names of weights and of config keys; everything else is shared."""
+"""What differs between encoder families: names of weights and config keys; the rest is shared."""
 
 from __future__ import annotations
 

@@ -31,7 +31,9 @@ def read_any_json(folder: Path, name: str) -> Any:
     path = inside(folder, name)
     try:
         if path.stat().st_size > _MAX_JSON_BYTES:
-            raise LimitError("{path} is larger than {limit} bytes.", path=path, limit=_MAX_JSON_BYTES)
+            raise LimitError(
+                "{path} is larger than {limit} bytes.", path=path, limit=_MAX_JSON_BYTES
+            )
         return json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise FileMissingError("{path} does not exist.", path=path) from error
@@ -69,7 +71,9 @@ def read_weights(folder: Path) -> Weights:
         return read_file(inside(folder, "model.safetensors"))
     if (folder / _INDEX).exists():
         return _read_shards(folder)
-    pickles = [n for n in ("pytorch_model.bin", "pytorch_model.bin.index.json") if (folder / n).exists()]
+    pickles = [
+        n for n in ("pytorch_model.bin", "pytorch_model.bin.index.json") if (folder / n).exists()
+    ]
     if pickles:
         raise ModelSecurityError(
             "{folder} has its weights only as {name}, a pickle that would run code when opened.",

@@ -50,9 +50,7 @@ def _export(model: Any, example_inputs: Sequence[Value] | None) -> ir.Model:
     names = [model.main_input_name]
     if example_inputs is None:
         if names != ["input_ids"]:
-            raise ModelError(
-                "the model takes {name}; give example inputs of it", name=names[0]
-            )
+            raise ModelError("the model takes {name}; give example inputs of it", name=names[0])
         values = [torch.ones(2, 8, dtype=torch.int64)]
     else:
         values = [torch.as_tensor(v) for v in example_inputs]

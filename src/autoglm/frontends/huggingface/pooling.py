@@ -1,4 +1,4 @@
-"""sentence-transformers' last steps: pooling and normalisation, as extra nodes and one extra output."""
+"""sentence-transformers' last steps, pooling and normalisation, as extra nodes and one output."""
 
 from __future__ import annotations
 
@@ -24,11 +24,17 @@ def pooling_plan(folder: Path) -> tuple[str, bool, str]:
     if not (folder / "1_Pooling" / "config.json").is_file():
         return "", False, ""
     config = read_json(folder, "1_Pooling/config.json")
-    wanted = [key for key, value in config.items() if key.startswith("pooling_mode_") and value is True]
+    wanted = [
+        key for key, value in config.items() if key.startswith("pooling_mode_") and value is True
+    ]
     mode = str(config.get("pooling_mode", "")) if not wanted else ""
     modes = [_MODES.get(key, key) for key in wanted] or [mode]
     if len(modes) != 1 or modes[0] not in _MODES.values():
-        return "", False, f"no sentence_embedding: pooling {', '.join(modes) or 'unnamed'} is not built"
+        return (
+            "",
+            False,
+            f"no sentence_embedding: pooling {', '.join(modes) or 'unnamed'} is not built",
+        )
     kinds = _modules(folder)
     strange = [kind for kind in kinds if kind not in _KNOWN]
     if strange:

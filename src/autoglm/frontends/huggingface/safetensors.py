@@ -1,6 +1,7 @@
-"""Weights of a safetensors file as arrays over the mapped file; the header is checked before any use.
+"""Weights of a safetensors file as arrays over the mapped file; the header is checked first.
 
-Format: 8 bytes little-endian header length, the header (JSON: name -> dtype, shape, data_offsets), the data.
+Format: 8 bytes little-endian header length, the header (JSON: name -> dtype, shape, data_offsets),
+the data.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ def read_file(path: Path) -> Weights:
             "{path} does not exist.", hint="The folder is incomplete.", path=path
         ) from error
     except OSError as error:
-        raise ModelError("{path} cannot be read: {reason}.", path=path, reason=str(error)) from error
+        raise ModelError(
+            "{path} cannot be read: {reason}.", path=path, reason=str(error)
+        ) from error
     _check_cover(path, header, size - 8 - length)
     return {name: _view(data, entry, 8 + length) for name, entry in header.items()}
 
@@ -81,13 +84,15 @@ def _parse(path: Path, text: bytes) -> dict[str, Any]:
 
 def _check_entry(path: Path, name: str, entry: Any) -> None:
     fields = entry if isinstance(entry, dict) else {}
-    shape, offsets = fields.get("shape"), fields.get("data_offsets")
+    shape: Any = fields.get("shape")
+    offsets: Any = fields.get("data_offsets")
     if not (_whole(shape) and _whole(offsets) and len(offsets) == 2):
         raise _malformed(path, f"tensor {shown(name)} has no whole shape and data_offsets")
     if fields.get("dtype") not in _DTYPES:
         raise _malformed(
             path,
-            f"tensor {shown(name)} has dtype {shown(fields.get('dtype'))}; known: {', '.join(_DTYPES)}",
+            f"tensor {shown(name)} has dtype {shown(fields.get('dtype'))}; "
+            f"known: {', '.join(_DTYPES)}",
         )
     if len(shape) > 64:
         raise _malformed(path, f"tensor {shown(name)} has {len(shape)} dimensions")

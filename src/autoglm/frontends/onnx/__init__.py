@@ -29,9 +29,7 @@ class Onnx:
         kind = type(source)
         return kind.__name__ in ("ModelProto", "Model") and kind.__module__.startswith("onnx")
 
-    def load(
-        self, source: object, *, example_inputs: Sequence[Value] | None = None
-    ) -> ir.Model:
+    def load(self, source: object, *, example_inputs: Sequence[Value] | None = None) -> ir.Model:
         """Read, check, inline, raise, name and infer; `example_inputs` are not needed."""
         from autoglm.frontends.onnx.load import load
 
@@ -47,4 +45,6 @@ def _begins_as_onnx(path: Path) -> bool:
             head = stream.read(3)
     except OSError:
         return False
-    return len(head) == 3 and head[0] == 0x08 and 1 <= head[1] <= 64 and head[2] in (0x12, 0x3A, 0x42)
+    return (
+        len(head) == 3 and head[0] == 0x08 and 1 <= head[1] <= 64 and head[2] in (0x12, 0x3A, 0x42)
+    )

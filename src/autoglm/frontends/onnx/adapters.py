@@ -1,7 +1,7 @@
 """One small function per revision of an operator that changed its meaning or its form.
 
-Each is exact: same answer for every input, or `CannotRaise` with the reason. The texts of the revisions
-are in ONNX's Changelog.md; what the two forms have in common is said where it is not obvious.
+Each is exact: same answer for every input, or `CannotRaise` with the reason. The texts of the
+revisions are in ONNX's Changelog.md; what two forms have in common is said where it is not obvious.
 """
 
 from __future__ import annotations
@@ -35,8 +35,7 @@ class Edit:
         name = self._value_name(f"{node.name}.{what}")
         tensor = ir.Tensor(np.asarray(array), name=name)
         if isinstance(self._owner(), ir.Function):
-            made = self.insert(node, "Constant", [], {"value": tensor}, what)
-            return made
+            return self.insert(node, "Constant", [], {"value": tensor}, what)
         value = ir.Value(
             name=name,
             type=ir.TensorType(tensor.dtype),
@@ -77,7 +76,7 @@ class Edit:
         return node
 
     def replace(self, node: ir.Node, new: Sequence[ir.Node]) -> None:
-        """Put `new` in the place of a one-output node; the last one gives the output, under its name."""
+        """Put `new` in the place of a one-output node; the last one gives its output."""
         assert node.graph is not None
         ir.convenience.replace_nodes_and_values(
             node.graph, node, [node], new, [node.outputs[0]], [new[-1].outputs[0]]
@@ -172,7 +171,7 @@ def to_input(name: str, index: int) -> Adapter:
 
 
 def broadcast_7(edit: Edit, node: ir.Node) -> None:
-    """Opset 6 aligned B at `axis` of A; from 7 on shapes align at the end, so B gets dims of 1 behind."""
+    """Opset 6 aligned B at `axis` of A; from 7 on at the end, so B gets dims of 1 behind."""
     broadcast, axis = _pop(node, "broadcast", 0), _pop(node, "axis")
     if not broadcast or axis is None:
         return
@@ -253,7 +252,7 @@ def upsample_10(edit: Edit, node: ir.Node) -> None:
 
 
 def resize_11(edit: Edit, node: ir.Node) -> None:
-    """Resize 10 maps x to x / scale and takes the pixel below when it grows, above when it shrinks."""
+    """Resize 10 maps x to x / scale and takes the pixel below to grow, above to shrink."""
     scales = node.inputs[1]
     mode = _pop(node, "mode", "nearest")
     nearest = _pop(node, "nearest_mode")
@@ -336,7 +335,7 @@ def scatter_11(edit: Edit, node: ir.Node) -> None:
 
 
 def softmax_13(edit: Edit, node: ir.Node) -> None:
-    """Until 12 the input was flattened to 2-D at `axis` (default 1); from 13 on one axis is taken."""
+    """Until 12 the input was flattened to 2-D at `axis` (default 1); from 13 on it is one axis."""
     axis = _pop(node, "axis", 1)
     shape = node.inputs[0].shape if node.inputs[0] is not None else None
     rank = None if shape is None else len(shape)
@@ -422,20 +421,29 @@ def split_2(edit: Edit, node: ir.Node) -> None:
         raise CannotRaise(f"Split ({node.name}) has its sizes as an input")
 
 
-_CONSUMING_6 = """Abs Add BatchNormalization Ceil Clip Div Dropout Elu Exp Floor Gemm HardSigmoid
-InstanceNormalization LeakyRelu Log Max Mean Min Mul Neg PRelu Reciprocal Relu Selu Sigmoid Sqrt Sub
-Sum Tanh""".split()
-_BROADCASTING_7 = "Add Sub Mul Div Pow And Or Xor Equal Greater Less".split()
-_REDUCING_18 = """ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin
-ReduceProd ReduceSumSquare""".split()
+_CONSUMING_6 = (
+    "Abs Add BatchNormalization Ceil Clip Div Dropout Elu Exp Floor Gemm HardSigmoid "
+    "InstanceNormalization LeakyRelu Log Max Mean Min Mul Neg PRelu Reciprocal Relu Selu Sigmoid "
+    "Sqrt Sub Sum Tanh"
+)
+_BROADCASTING_7 = "Add Sub Mul Div Pow And Or Xor Equal Greater Less"
+_REDUCING_18 = (
+    "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd "
+    "ReduceSumSquare"
+)
+
+
+def _each(names: str, version: int, adapter: Adapter) -> dict[tuple[str, int], Adapter]:
+    return {(op, version): adapter for op in names.split()}
+
 
 ADAPTERS: dict[tuple[str, int], Adapter] = {
-    **{(op, 6): drop("consumed_inputs") for op in _CONSUMING_6},
-    **{(op, 7): broadcast_7 for op in _BROADCASTING_7},
-    **{(op, 7): drop("output_sequence") for op in ("RNN", "GRU", "LSTM")},
-    **{(op, 13): softmax_13 for op in ("Softmax", "LogSoftmax", "Hardmax")},
-    **{(op, 13): to_input("axes", 1) for op in ("Squeeze", "Unsqueeze", "ReduceSum")},
-    **{(op, 18): to_input("axes", 1) for op in _REDUCING_18},
+    **_each(_CONSUMING_6, 6, drop("consumed_inputs")),
+    **_each(_BROADCASTING_7, 7, broadcast_7),
+    **_each("RNN GRU LSTM", 7, drop("output_sequence")),
+    **_each("Softmax LogSoftmax Hardmax", 13, softmax_13),
+    **_each("Squeeze Unsqueeze ReduceSum", 13, to_input("axes", 1)),
+    **_each(_REDUCING_18, 18, to_input("axes", 1)),
     ("Split", 2): split_2,
     ("Pad", 2): pad_2,
     ("LpPool", 2): power_2,

@@ -1,7 +1,7 @@
 """Weights in files beside the model: never outside its folder, checked before anything is mapped.
 
-A location is walked one component at a time with O_NOFOLLOW from a handle on the model's folder, and
-the very file that passed the checks is the one that is mapped; no name is resolved twice.
+A location is walked one component at a time with O_NOFOLLOW from a handle on the model's folder,
+and the very file that passed the checks is the one that is mapped; no name is resolved twice.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Try native code on a stranger's model in a forked child first: onnx's C++ aborts on some bad models.
+"""Try native code on a stranger's model in a forked child first: onnx's C++ aborts on some.
 
-A crash there would end this process without a word. The child is a copy-on-write fork that touches nothing
-but onnx, so it costs milliseconds; what it computes is thrown away.
+A crash there would end this process without a word. The child is a copy-on-write fork that touches
+nothing but onnx, so it costs milliseconds; what it computes is thrown away.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _OUT_OF_MEMORY = 3
 def survive(what: str, call: Callable[[], object], *, seconds: float = _SECONDS) -> None:
     """Run `call` in a child; ModelError where it crashes, LimitError where it does not end.
 
-    An exception in the child is not an error here: the caller runs `call` itself and meets it again.
+    An exception in the child is not an error here: the caller runs `call` itself and meets it.
     """
     pid = os.fork()
     if pid == 0:
@@ -37,7 +37,9 @@ def survive(what: str, call: Callable[[], object], *, seconds: float = _SECONDS)
             seconds=round(seconds),
         )
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU:
-        raise LimitError("{what} does not end within {seconds} s.", what=what, seconds=round(seconds))
+        raise LimitError(
+            "{what} does not end within {seconds} s.", what=what, seconds=round(seconds)
+        )
     if os.WIFSIGNALED(status):
         raise ModelError(
             "{what} crashes on this model ({signal}).",

@@ -41,7 +41,7 @@ def check_header(proto: onnx.ModelProto) -> None:
 
 
 def settle_opsets(proto: onnx.ModelProto) -> None:
-    """Write `ai.onnx` as the default domain everywhere, drop repeated imports, check the versions."""
+    """Write `ai.onnx` as the default domain, drop repeated imports, check the versions."""
     versions: dict[str, int] = {}
     for entry in proto.opset_import:
         domain = "" if entry.domain == "ai.onnx" else entry.domain

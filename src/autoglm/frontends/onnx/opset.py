@@ -1,12 +1,12 @@
 """Raise a model of an opset below 18 to 18, without changing any answer.
 
 Every operator that ONNX revised is moved one version at a time: either the revision only widened it
-(`SAME`), or an adapter rewrites the node (`autoglm.frontends.onnx.adapters`). A node that cannot be moved
-exactly keeps the whole model at its opset, with the reason in `autoglm.opset_note`.
+(`SAME`), or an adapter rewrites the node (`autoglm.frontends.onnx.adapters`). A node that cannot be
+moved exactly keeps the whole model at its opset, with the reason in `autoglm.opset_note`.
 
 onnx's own version converter is not used: it resizes with other pixels from opset 10 on, appends the
-dimensions of an opset 6 `axis` at the wrong end, writes float bounds for float16 Clip, and drops the
-metadata of nodes.
+dimensions of an opset 6 `axis` at the wrong end, writes float bounds for float16 Clip, and drops
+the metadata of nodes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ Identity 13 14 16; If 11 13 16; IsNaN 13; LRN 13; LSTM 14; LeakyRelu 16; Less 9 
 Log 13; LogSoftmax 11; Loop 11 13 16; LpPool 11 18; MatMul 9 13; Max 8 12 13; MaxPool 8 10 11 12;
 MaxUnpool 11; Mean 8 13; MeanVarianceNormalization 13; Min 8 12 13; Mod 13; Mul 13 14; Neg 13;
 NegativeLogLikelihoodLoss 13; NonMaxSuppression 11; NonZero 13; OneHot 11; OptionalGetElement 18;
-OptionalHasElement 18; PRelu 9 16; Pad 13 18; Pow 12 13 15; QuantizeLinear 13; RNN 14; Reciprocal 13;
+OptionalHasElement 18; PRelu 9 16; Pad 13 18; Pow 12 13 15; QuantizeLinear 13; RNN 14;
+Reciprocal 13;
 ReduceL1 11 13; ReduceL2 11 13; ReduceLogSum 11 13; ReduceLogSumExp 11 13; ReduceMax 11 12 13;
 ReduceMean 11 13; ReduceMin 11 12 13; ReduceProd 11 13; ReduceSum 11; ReduceSumSquare 11 13;
 Relu 13 14; Reshape 13 14; Resize 18; Scan 11 16; ScatterElements 13 16 18; ScatterND 13 16 18;
@@ -72,7 +73,7 @@ def raise_opset(model: ir.Model) -> ir.Model:
 
 
 def move(graph: ir.Graph, domain: str, start: int, end: int) -> None:
-    """Move a function's body (or the graph that calls it) to another opset; ModelError if inexact."""
+    """Move a function's body (or its caller's graph) to another opset; ModelError if inexact."""
     try:
         if not domain:
             _move(graph, start, min(end, TARGET))
@@ -128,4 +129,6 @@ def revisions(ops: Iterable[str] = ()) -> dict[str, set[int]]:
     for schema in onnx.defs.get_all_schemas_with_history():
         if schema.domain == "" and (not ops or schema.name in ops):
             found.setdefault(schema.name, set()).add(int(schema.since_version))
-    return {op: {v for v in versions if min(versions) < v <= TARGET} for op, versions in found.items()}
+    return {
+        op: {v for v in versions if min(versions) < v <= TARGET} for op, versions in found.items()
+    }

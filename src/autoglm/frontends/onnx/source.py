@@ -25,7 +25,7 @@ _MAGIC: tuple[tuple[bytes, str, str], ...] = (
     (
         b"PK\x03\x04",
         "a zip archive",
-        "A PyTorch archive is read under its own name (.pt2, .pt); other archives: unpack them first.",
+        "A PyTorch archive is read under its own name (.pt2, .pt); unpack others first.",
     ),
     (b"PK\x05\x06", "an empty zip archive", _AGAIN),
     (b"\x1f\x8b", "gzip-compressed", "Unpack it first (`gunzip`)."),

@@ -1,4 +1,4 @@
-"""Graph structure of a parsed model: names, scopes, order, sizes; everything before any engine sees it.
+"""Graph structure of a parsed model: names, scopes, order, sizes; before any engine sees it.
 
 Every check is one pass over the nodes. The file's node order is kept where it already runs; where a
 node stands before its producer the nodes are sorted, and only a true cycle is an error.
@@ -37,7 +37,7 @@ def check_structure(proto: onnx.ModelProto, spans: Mapping[int, tuple[int, int]]
 
 
 def check_texts(proto: onnx.ModelProto) -> None:
-    """Refuse text that is not UTF-8: protobuf hands it out as bytes, which nothing later expects."""
+    """Refuse text that is not UTF-8: protobuf gives it as bytes, which nothing later expects."""
     pending: list[Any] = [proto]
     while pending:
         for field, content in pending.pop().ListFields():

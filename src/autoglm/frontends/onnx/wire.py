@@ -39,7 +39,7 @@ class Skeleton:
 
 
 def split(data: memoryview) -> Skeleton:
-    """The skeleton of a serialized ModelProto; ModelError says where the bytes stop making sense."""
+    """The skeleton of a serialized ModelProto; ModelError says where the bytes go wrong."""
     parts: list[memoryview | bytes] = []
     spans: dict[int, tuple[int, int]] = {}
     index = 0
@@ -72,7 +72,7 @@ def fields(data: memoryview, start: int, end: int) -> Iterator[Field]:
             raise _broken(tag, "field number 0")
         if size > end - at:
             raise ModelError(
-                "The file ends too early: the field at byte {at} needs {need} bytes, {left} are left.",
+                "The file ends too early: the field at byte {at} needs {need} bytes of {left}.",
                 hint="The file is truncated or damaged: download or export it again.",
                 at=tag,
                 need=size,

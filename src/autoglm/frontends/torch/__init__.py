@@ -17,7 +17,7 @@ _SUFFIXES = frozenset({".pt2", ".pt", ".pth", ".ptl", ".torchscript"})
 
 
 class Torch:
-    """Reads PyTorch models through torch's own ONNX exporters; plain pickles are refused unopened."""
+    """Reads PyTorch models through torch's own exporters; plain pickles are refused unopened."""
 
     name = "torch"
     api_version = API_VERSION
@@ -33,9 +33,7 @@ class Torch:
         kinds = [torch.nn.Module, *([export.ExportedProgram] if export is not None else [])]
         return isinstance(source, tuple(kinds))
 
-    def load(
-        self, source: object, *, example_inputs: Sequence[Value] | None = None
-    ) -> ir.Model:
+    def load(self, source: object, *, example_inputs: Sequence[Value] | None = None) -> ir.Model:
         """Export it to ONNX; modules and TorchScript need `example_inputs`."""
         if isinstance(source, (str, os.PathLike)):
             from autoglm.frontends.torch.files import load_file

@@ -1,6 +1,6 @@
-"""PyTorch's zip archives looked at from outside: what kind they are, and whether they are safe to open.
+"""PyTorch's zip archives looked at from outside: their kind, and whether they are safe.
 
-Nothing is unpacked to disk and no pickle is opened here; torch itself only sees an archive that passed.
+Nothing is unpacked to disk and no pickle is opened here; torch only sees an archive that passed.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _not_an_archive(path: Path, head: bytes) -> ModelError:
         )
     return ModelError(
         "Expected a .pt2 or TorchScript archive, found another kind of file: {path}.",
-        hint="Save the model with torch.export.save or torch.jit.save; look inside for an error page.",
+        hint="Save the model with torch.export.save or torch.jit.save; is it an error page?",
         path=path,
     )
 

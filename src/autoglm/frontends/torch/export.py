@@ -66,8 +66,8 @@ def _module(module: Any, example_inputs: Sequence[Value] | None) -> ir.Model:
 
 
 def _batch(value: Any) -> Any:
-    # AUTO lets the exporter find out whether the batch may vary; integer inputs are token ids, whose
-    # length may too.
+    # AUTO lets the exporter find out whether the batch may vary; integer inputs are token ids,
+    # whose length may too.
     import torch
 
     if not isinstance(value, torch.Tensor) or value.dim() == 0:
@@ -91,7 +91,8 @@ def _dynamo(source: Any, arguments: tuple[Any, ...], keywords: Any, shapes: Any)
         raise _failed(source, error) from error
     if program is None:
         raise ModelError("torch.onnx.export gave no program for {kind}.", kind=_kind(source))
-    return program.model
+    exported: ir.Model = program.model
+    return exported
 
 
 def _script(module: Any, example_inputs: Sequence[Value] | None) -> ir.Model:
@@ -117,7 +118,8 @@ def _script(module: Any, example_inputs: Sequence[Value] | None) -> ir.Model:
             )
     except Exception as error:  # the exporter wraps whatever the model's own code raises
         raise _failed(module, error) from error
-    return ir.from_proto(onnx.ModelProto.FromString(sink.getvalue()))
+    exported: ir.Model = ir.from_proto(onnx.ModelProto.FromString(sink.getvalue()))
+    return exported
 
 
 def _declared_inputs(module: Any) -> list[Any]:
@@ -166,7 +168,7 @@ def _failed(source: Any, error: Exception) -> ModelError:
     lines = [line for line in str(cause).splitlines() if line.strip()]
     return ModelError(
         "PyTorch cannot export {kind} to ONNX: {reason}.",
-        hint="Check the example inputs; run torch.export.export on the model to see the whole error.",
+        hint="Check the example inputs; run torch.export.export on the model for the whole error.",
         kind=_kind(source),
         reason=(lines[0] if lines else type(cause).__name__)[:300],
     )

@@ -25,7 +25,7 @@ def load_file(path: Path, example_inputs: Sequence[Value] | None) -> ir.Model:
         check_pt2(archive)
         return export(_open_pt2(archive), example_inputs)
     check_torchscript(archive)
-    # A traced archive may carry the inputs of its trace; they give the shapes when nobody else does.
+    # A traced archive may carry the inputs of its trace; they give the shapes if nobody else does.
     restore = example_inputs is None and "traced_inputs.pkl" in archive.names
     return export(_open_torchscript(archive, restore), example_inputs)
 

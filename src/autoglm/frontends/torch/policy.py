@@ -1,8 +1,8 @@
 """What an archive's contents may do when torch opens it: compute on tensors, and nothing else.
 
-torch.export.load resolves operator names by attribute access, evaluates size expressions with sympy,
-imports enum classes by name, and unpickles example inputs and custom objects. Every one of those doors is
-checked here, on the JSON and the opcodes, before torch sees the file.
+torch.export.load resolves operator names by attribute access, evaluates sizes with sympy,
+imports enum classes by name, and unpickles example inputs and custom objects. Every one of those
+doors is checked here, on the JSON and the opcodes, before torch sees the file.
 """
 
 from __future__ import annotations
@@ -20,8 +20,15 @@ from autoglm.frontends import shown
 from autoglm.frontends.torch.archive import Archive
 
 _SPACES = "aten|prims|prim|torchvision|quantized_decomposed"
-_HIGHER = """cond while_loop scan associative_scan map_impl wrap_with_set_grad_enabled
-wrap_with_autocast""".split()
+_HIGHER = [
+    "cond",
+    "while_loop",
+    "scan",
+    "associative_scan",
+    "map_impl",
+    "wrap_with_set_grad_enabled",
+    "wrap_with_autocast",
+]
 _TARGET = re.compile(
     rf"torch\.ops\.(?:{_SPACES})\.(?!from_file)[a-zA-Z0-9_]+(?:\.[a-zA-Z0-9_]+)?"
     rf"|torch\.ops\.higher_order\.(?:{'|'.join(_HIGHER)})"
@@ -32,17 +39,84 @@ _TARGET = re.compile(
 )
 # What sympy's own srepr, which torch writes, consists of.
 _WORDS = frozenset(
-    """Symbol Integer Float Rational Add Mul Pow Max Min Equality Unequality StrictLessThan LessThan
-    StrictGreaterThan GreaterThan Piecewise ExprCondPair And Or Not BooleanTrue BooleanFalse true false
-    True False floor ceiling oo nan int_oo FloorDiv ModularIndexing Where PythonMod Mod CleanDiv CeilToInt
-    FloorToInt CeilDiv LShift RShift PowByNatural FloatPow FloatTrueDiv IntTrueDiv TruncToFloat TruncToInt
-    RoundToInt RoundDecimal ToFloat Identity IsNonOverlappingAndDenseIndicator positive negative
-    nonnegative nonpositive integer real finite infinite zero nonzero even odd prime precision evaluate
-    commutative""".split()
+    [
+        "Symbol",
+        "Integer",
+        "Float",
+        "Rational",
+        "Add",
+        "Mul",
+        "Pow",
+        "Max",
+        "Min",
+        "Equality",
+        "Unequality",
+        "StrictLessThan",
+        "LessThan",
+        "StrictGreaterThan",
+        "GreaterThan",
+        "Piecewise",
+        "ExprCondPair",
+        "And",
+        "Or",
+        "Not",
+        "BooleanTrue",
+        "BooleanFalse",
+        "true",
+        "false",
+        "True",
+        "False",
+        "floor",
+        "ceiling",
+        "oo",
+        "nan",
+        "int_oo",
+        "FloorDiv",
+        "ModularIndexing",
+        "Where",
+        "PythonMod",
+        "Mod",
+        "CleanDiv",
+        "CeilToInt",
+        "FloorToInt",
+        "CeilDiv",
+        "LShift",
+        "RShift",
+        "PowByNatural",
+        "FloatPow",
+        "FloatTrueDiv",
+        "IntTrueDiv",
+        "TruncToFloat",
+        "TruncToInt",
+        "RoundToInt",
+        "RoundDecimal",
+        "ToFloat",
+        "Identity",
+        "IsNonOverlappingAndDenseIndicator",
+        "positive",
+        "negative",
+        "nonnegative",
+        "nonpositive",
+        "integer",
+        "real",
+        "finite",
+        "infinite",
+        "zero",
+        "nonzero",
+        "even",
+        "odd",
+        "prime",
+        "precision",
+        "evaluate",
+        "commutative",
+    ]
 )
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SYMBOL = re.compile(r"[a-zA-Z]{1,20}\d{1,9}")
-_QUOTED = re.compile(r"'([A-Za-z][A-Za-z0-9_]{0,60}|[+-]?[0-9]{1,40}(?:\.[0-9]{0,40})?(?:e[+-]?\d{1,3})?)'")
+_QUOTED = re.compile(
+    r"\b(Symbol|Integer|Float)\('(?:[A-Za-z][A-Za-z0-9]*(?:_[A-Za-z0-9]+)*"
+    r"|[+-]?[0-9]{1,40}(?:\.[0-9]{0,40})?(?:e[+-]?\d{1,3})?)'"
+)
 _ARITHMETIC = re.compile(r"(?:[A-Za-z0-9_ ()+\-*/%,<>=&|~!]|(?<=\d)\.(?=\d))*")
 _GLOBALS = frozenset(
     {
@@ -55,7 +129,9 @@ _GLOBALS = frozenset(
     }
 )
 _STORAGE = re.compile(r"torch(?:\.storage)? [A-Z][A-Za-z0-9]*Storage")
-_CODE_DOORS = re.compile(r"\bfrom_file\b|torch\.classes|\bprim\.PythonOp\b|\btorch\.save\b|\bopen\(")
+_CODE_DOORS = re.compile(
+    r"\bfrom_file\b|torch\.classes|\bprim\.PythonOp\b|\btorch\.save\b|\bopen\("
+)
 
 
 def check_pt2(archive: Archive) -> None:
@@ -136,12 +212,10 @@ def _check_program(archive: Archive, name: str) -> None:
 
 
 def safe_expression(text: object) -> bool:
-    """Whether sympy may evaluate this text: symbols, numbers, arithmetic and known functions only."""
+    """Whether sympy may evaluate this: symbols, numbers, arithmetic, known functions only."""
     if not isinstance(text, str) or len(text) > 10_000:
         return False
-    if any("__" in name for name in _QUOTED.findall(text)):
-        return False
-    bare = _QUOTED.sub("0", text)
+    bare = _QUOTED.sub(r"\1(0", text)
     if _ARITHMETIC.fullmatch(bare) is None or "**" in bare:
         return False
     return all(w in _WORDS or _SYMBOL.fullmatch(w) for w in _WORD.findall(bare))
