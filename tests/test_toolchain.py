@@ -24,7 +24,7 @@ def test_output_goes_to_the_log_and_its_tail_comes_back(tmp_path: Path) -> None:
 
 
 def test_a_failing_program_is_an_error_with_its_last_line(tmp_path: Path) -> None:
-    with pytest.raises(CompileError, match="exit status 3.*no such op") as caught:
+    with pytest.raises(CompileError, match=r"exit status 3.*no such op") as caught:
         toolchain.run(python("print('no such op'); raise SystemExit(3)"), log=tmp_path / "log")
 
     assert caught.value.facts["argv"][0] == sys.executable
@@ -38,7 +38,8 @@ def test_an_abort_names_the_signal(tmp_path: Path) -> None:
 
 def test_a_hanging_program_is_ended_with_its_children(tmp_path: Path) -> None:
     started = time.monotonic()
-    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
+    sleep = "'import time; time.sleep(60)'"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {sleep}])"
     with pytest.raises(CompileError, match="no end after 1 s"):
         toolchain.run(python(code), log=tmp_path / "log", timeout_s=1)
 

@@ -286,7 +286,10 @@ def _open_measured(
     from autoglm.runtime.session import open_parts
 
     folder = Path(tempfile.mkdtemp(prefix="autoglm-open-"))
-    remove = lambda: shutil.rmtree(folder, ignore_errors=True)  # noqa: E731
+
+    def remove() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+
     try:
         result = compile(source, folder / "bundle", config, example_inputs=example_inputs)
         bundle = result.bundle

@@ -1,4 +1,6 @@
-"""Walking partitions: values flow, dead ones are dropped, bad names are refused, closing is thorough."""
+"""Walking partitions: values flow, dead ones are dropped, bad names are refused, closing is
+thorough.
+"""
 
 from __future__ import annotations
 
