@@ -45,7 +45,7 @@ def main() -> None:
 
 def planned(size: int, names: Sequence[str], seed: int, reach: int = 4) -> tuple[Plan, float]:
     """A plan of a random graph, and the CPU seconds it took."""
-    graph = random_dag(size, seed, reach=reach)
+    graph = random_dag(size, seed, reach=reach, loose=False)
     tables = random_tables(graph, seed, names, refuse=0.1)
     start = time.process_time()
     plan = make_plan(graph, tables, backend=names[0], policy=names[1:], machine=MACHINE)

@@ -76,12 +76,19 @@ def dag(edges: Sequence[Sequence[int]], ops: Sequence[str], sizes: Sequence[int]
 
 
 def random_dag(
-    count: int, seed: int, *, reach: int = 4, ops: int = 6, largest: int = 60_000
+    count: int,
+    seed: int,
+    *,
+    reach: int = 4,
+    ops: int = 6,
+    largest: int = 60_000,
+    loose: bool = True,
 ) -> Graph:
-    """A connected-looking graph whose nodes read one or two of the `reach` nodes before them."""
+    """Nodes that read one or two of the `reach` before them, or (`loose`) the graph's input."""
     draw = random.Random(seed)
+    parents = (0, 1, 1, 1, 2, 2) if loose else (1, 1, 2)
     edges = [
-        sorted({draw.randrange(max(0, i - reach), i) for _ in range(draw.choice((1, 1, 2)))})
+        sorted({draw.randrange(max(0, i - reach), i) for _ in range(draw.choice(parents))})
         if i
         else []
         for i in range(count)

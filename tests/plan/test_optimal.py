@@ -15,7 +15,9 @@ from autoglm.spec import Plan
 
 def plan_of(size: int, seed: int, names: tuple[str, ...], reach: int = 4) -> tuple[Plan, int]:
     """The chosen plan, and the optimum in picoseconds; 0 where the primary takes everything."""
-    graph = random_dag(size, seed, reach=reach, largest=(60_000, 6_000, 600_000)[seed % 3])
+    graph = random_dag(
+        size, seed, reach=reach, largest=(60_000, 6_000, 600_000)[seed % 3], loose=seed % 4 > 1
+    )
     tables = random_tables(graph, seed, names, refuse=(0.2, 0.4)[seed % 2])
     plan = make_plan(graph, tables, backend=names[0], policy=names[1:], machine=MACHINE)
     if len(plan.refusals) == sum(r.backend != names[0] for r in plan.refusals):
@@ -47,14 +49,15 @@ def test_the_chosen_plan_is_the_optimum_in_95_of_100_cases(
 @settings(max_examples=60)
 @given(
     st.integers(0, 10**6),
-    st.integers(1, 40),
+    st.integers(1, 30),
     st.sampled_from([("a", "b"), ("a", "b", "c"), ("a", "b", "c", "d")]),
     st.sampled_from([2, 5, 40]),
+    st.booleans(),
 )
 def test_never_above_any_alternative_always_convex_and_runnable(
-    seed: int, size: int, names: tuple[str, ...], reach: int
+    seed: int, size: int, names: tuple[str, ...], reach: int, loose: bool
 ) -> None:
-    graph = random_dag(size, seed, reach=reach)
+    graph = random_dag(size, seed, reach=reach, loose=loose)
     tables = random_tables(graph, seed, names)
 
     plan = make_plan(graph, tables, backend=names[0], policy=names[1:], machine=MACHINE)
@@ -89,7 +92,7 @@ def test_plans_with_nodes_that_nothing_takes_are_runnable_without_them(
 
 
 def test_large_graphs_are_convex_and_no_dearer_than_greedy() -> None:
-    graph = random_dag(600, 11, reach=12)
+    graph = random_dag(600, 11, reach=12, loose=False)
     tables = random_tables(graph, 11, ("a", "b", "c"), refuse=0.2)
 
     plan = make_plan(graph, tables, backend="a", policy=["b", "c"], machine=MACHINE)

@@ -16,10 +16,15 @@ from autoglm.plan.problem import UNPLACED, Crossing, Problem
 _SWEEPS = 2
 
 
-def expand_all(problem: Problem, labels: Sequence[int], *, share: float = 1.0) -> list[int]:
-    """Expand every backend in turn until nothing gets cheaper; `share` scales the session calls."""
+def expand_all(
+    problem: Problem, labels: Sequence[int], *, share: float = 1.0, without: int = UNPLACED
+) -> list[int]:
+    """Expand each backend (but `without`) in turn until nothing gets cheaper.
+
+    `share` scales the session calls.
+    """
     current = list(labels)
-    used = sorted({label for options in problem.options if len(options) > 1 for label in options})
+    used = [label for label in choices(problem) if label != without]
     energy = relaxed_cost(problem, current, share=share)
     for _ in range(_SWEEPS if len(used) > 2 else 1):
         before = energy
@@ -31,6 +36,11 @@ def expand_all(problem: Problem, labels: Sequence[int], *, share: float = 1.0) -
         if before - energy <= before // 1000:
             break
     return current
+
+
+def choices(problem: Problem) -> list[int]:
+    """The labels that some node may take or leave."""
+    return sorted({label for options in problem.options if len(options) > 1 for label in options})
 
 
 def relaxed_cost(problem: Problem, labels: Sequence[int], *, share: float = 1.0) -> int:

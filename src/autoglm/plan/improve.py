@@ -1,13 +1,15 @@
 """Local moves under the true price, after the cut: splitting changed what islands cost.
 
-A move gives a connected piece of one partition, or one node, or two neighbours, to a backend beside
-it. The number of trials is bounded by the graph's size, so that planning stays linear in nodes.
+A move gives a connected piece of a partition, a partition, a backend's nodes, one node, or two
+neighbours to another backend. The number of trials is bounded by the graph's
+size, so that planning stays linear in nodes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from autoglm.plan.expand import choices
 from autoglm.plan.partition import Solution, solve_order
 from autoglm.plan.problem import UNPLACED, Problem
 
@@ -53,29 +55,23 @@ def _climb(problem: Problem, start: Solution, trials: int) -> tuple[Solution, in
 
 
 def _moves(problem: Problem, solution: Solution) -> Iterator[tuple[tuple[int, ...], int]]:
+    """Nodes and the label to give them: small pieces, partitions, backends, nodes, pairs."""
     pieces = sorted(_pieces(problem, solution), key=lambda p: (_time(problem, solution, p), p))
-    for piece in pieces:
-        yield from _to_neighbours(problem, solution.labels, piece)
-    for node in range(problem.size):
-        yield from _to_neighbours(problem, solution.labels, (node,))
-    for node in range(problem.size):
-        for after in problem.successors[node]:
-            yield from _to_neighbours(problem, solution.labels, (node, after))
-
-
-def _to_neighbours(
-    problem: Problem, labels: Sequence[int], nodes: tuple[int, ...]
-) -> Iterator[tuple[tuple[int, ...], int]]:
-    around: dict[int, list[int]] = {}
-    inside = set(nodes)
-    for node in nodes:
-        for other in (*problem.predecessors[node], *problem.successors[node]):
-            if other not in inside and labels[other] != UNPLACED:
-                around[labels[other]] = []
-    for label in sorted(around):
-        movable = tuple(v for v in nodes if labels[v] != label and label in problem.options[v])
-        if movable:
-            yield movable, label
+    groups = [group.nodes for group in solution.groups]
+    every = [
+        tuple(v for v, b in enumerate(solution.labels) if b == label)
+        for label in sorted(set(solution.labels))
+    ]
+    nodes = [(v,) for v in range(problem.size)]
+    pairs = [(v, after) for v in range(problem.size) for after in problem.successors[v]]
+    targets = choices(problem)
+    for some in dict.fromkeys((*pieces, *groups, *every, *nodes, *pairs)):
+        for label in targets:
+            movable = tuple(
+                v for v in some if solution.labels[v] != label and label in problem.options[v]
+            )
+            if movable:
+                yield movable, label
 
 
 def _time(problem: Problem, solution: Solution, piece: Sequence[int]) -> int:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from autoglm.plan.budget import Budget, over_budget
 from autoglm.plan.cost import Machine
-from autoglm.plan.expand import expand_all
+from autoglm.plan.expand import choices, expand_all
 from autoglm.plan.graph import Graph
 from autoglm.plan.improve import improve
 from autoglm.plan.options import candidates, choose_options
@@ -24,6 +24,8 @@ from autoglm.spec import Alternative, Capabilities, Plan
 
 # Session calls in the cut are charged per tensor, which is too much where partitions share them.
 _SHARES = (1.0, 0.25)
+# Up to this many nodes, plans that do without one of the backends are also tried.
+_THIN = 500
 
 
 def make_plan(
@@ -73,13 +75,26 @@ def _solutions(problem: Problem) -> list[_Named]:
             found.append(_Named(f"all on {name}", solve_order(problem, [label] * problem.size)))
     if _decided(problem):
         return found
-    cuts: list[Solution] = []
-    for share in _SHARES:
-        start = cuts[-1].labels if cuts else greedy
-        cuts.append(solve_order(problem, expand_all(problem, start, share=share)))
+    cuts = _cuts(problem, greedy)
     found.append(_Named("cut", min(cuts, key=lambda s: s.cost)))
     starts = [*(f.solution for f in found), *cuts]
     return [*found, _Named("improved", improve(problem, starts))]
+
+
+def _cuts(problem: Problem, greedy: list[int]) -> list[Solution]:
+    found: list[Solution] = []
+    for share in _SHARES:
+        start = found[-1].labels if found else greedy
+        found.append(solve_order(problem, expand_all(problem, start, share=share)))
+    labels = choices(problem)
+    if len(labels) > 2 and problem.size <= _THIN:
+        for label in labels:
+            thin = [
+                next((b for b in allowed if b != label), allowed[0]) if allowed else UNPLACED
+                for allowed in problem.options
+            ]
+            found.append(solve_order(problem, expand_all(problem, thin, without=label)))
+    return found
 
 
 def _decided(problem: Problem) -> bool:
