@@ -112,7 +112,9 @@ def test_sequences_are_lists_also_when_empty(open_model: Open) -> None:
 def test_an_absent_optional_is_none(open_model: Open) -> None:
     kind = helper.make_optional_type_proto(helper.make_tensor_type_proto(1, [2]))
     model = one_node(
-        "OptionalHasElement", [helper.make_value_info("x", kind)], [tensor("y", TensorProto.BOOL, [])]
+        "OptionalHasElement",
+        [helper.make_value_info("x", kind)],
+        [tensor("y", TensorProto.BOOL, [])],
     )
     session = open_model(model)
 
@@ -135,9 +137,7 @@ def test_int4_weights_are_multiplied_in_float32_unless_int8_is_asked_for(open_mo
     x = b.input("x", ("n", 64))
     codes = random.integers(-8, 8, (64, 32)).astype(ml_dtypes.int4)
     scales = random.uniform(0.01, 0.1, (2, 32)).astype(np.float32)
-    weight = b.op(
-        "DequantizeLinear", b.constant(codes), b.constant(scales), axis=0, block_size=32
-    )
+    weight = b.op("DequantizeLinear", b.constant(codes), b.constant(scales), axis=0, block_size=32)
     model = b.model(b.op("MatMul", x, weight))
     given = random.standard_normal((4, 64)).astype(np.float32)
     exact = given.astype(np.float64) @ (
@@ -185,7 +185,9 @@ def test_an_unknown_precision_is_refused_with_the_reason(open_model: Open) -> No
 def weights(path: Path) -> list[dict[str, str]]:
     model = onnx.load(path, load_external_data=False)
     return [
-        {e.key: e.value for e in t.external_data} for t in model.graph.initializer if t.external_data
+        {e.key: e.value for e in t.external_data}
+        for t in model.graph.initializer
+        if t.external_data
     ]
 
 

@@ -1,4 +1,4 @@
-"""What every built-in engine must do alike: own results, name bad feeds, travel, close, run in threads."""
+"""What every built-in engine must do alike: own results, named refusals, threads, moving, closing."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_fp32_agrees_with_the_reference_evaluator(plug: Any, build: Any, make: A
     assert list(answer) == [info.name for info in session.outputs]
     for name, expected in golden.items():
         scale = np.abs(expected).max()
-        # A few hundred float32 additions per element: 1e-5 of the largest is ample, 1e-4 is the gate.
+        # A few hundred float32 additions per element: 1e-5 is ample, and 1e-4 is the gate.
         assert np.abs(answer[name] - expected).max() <= 1e-5 * scale
 
 

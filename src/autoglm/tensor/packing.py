@@ -14,7 +14,7 @@ Array = np.ndarray[Any, Any]
 
 def to_bytes(array: Array, name: str) -> Array:
     """The elements as ONNX stores them, as flat uint8; those below a byte are packed."""
-    flat = array.reshape(-1).view(np.uint8)
+    flat = np.ascontiguousarray(array.reshape(-1)).view(np.uint8)
     bits = dtype(name).bits
     return flat if bits >= 8 else pack(flat, bits)
 

@@ -28,6 +28,9 @@ _TRANSFORMER = ("Conv", "Gemm", "MatMul")
 # A product whose output stays float32 is one kernel too, and keeps the range of what follows.
 _TRANSFORMER_OPTIONS = {"OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"]}
 _ATTENTION = frozenset({"Softmax", "LayerNormalization", "Attention", "MultiHeadAttention"})
+# How the fp16 tool names the casts that it adds: at the graph's edge, and around a kept node.
+_DOWN = ("graph_input_cast", "_cast_to_fp16_node")
+_UP = ("graph_output_cast", "_cast_to_fp32_node")
 _AMD64 = ("x86_64", "AMD64")
 
 Lower = Callable[[Path, Path, "CompileOptions", "ir.Model", list[str]], None]
@@ -90,7 +93,24 @@ def _fp16(
         op_block_list=DEFAULT_OP_BLOCK_LIST,
         node_block_list=keep,
     )
+    _join_casts(half.graph)
     _write(half, made)
+
+
+def _join_casts(graph: onnx.GraphProto) -> None:
+    """Between two nodes kept in fp32 the tool casts down and up again; that would still round."""
+    down = {node.output[0]: node.input[0] for node in graph.node if _is_added(node, _DOWN)}
+    for node in graph.node:
+        if _is_added(node, _UP) and node.input[0] in down:
+            node.input[0] = down[node.input[0]]
+            node.op_type = "Identity"
+            del node.attribute[:]
+
+
+def _is_added(node: onnx.NodeProto, names: tuple[str, str]) -> bool:
+    start, end = names
+    name: str = node.name
+    return node.op_type == "Cast" and (name.startswith(start) or name.endswith(end))
 
 
 def _write(proto: onnx.ModelProto, path: Path) -> None:
@@ -115,6 +135,8 @@ def _static(
     transformer = any(node.op_type in _ATTENTION for node in model.graph.all_nodes())
     dot, amd64 = _int8_dot()
     folded = _folded(plain)
+    # Folding makes a MatMul and an Add into a Gemm of this name.
+    keep = [*keep, *(f"{name}/MatMulAddFusion" for name in keep)]
     if transformer:
         keep = [*keep, *_products_of_activations(folded)]
     q.quantize_static(

@@ -85,8 +85,17 @@ def compile_model(model: ir.Model, options: CompileOptions, out: Path) -> Artifa
             "settings": dict(options.settings),
             "threads": options.threads,
             "device": options.device or "CPU",
+            "renamed": _renamed(model),
         },
     )
+
+
+def _renamed(model: ir.Model) -> dict[str, str]:
+    """OpenVINO calls a node that gives a graph output by the output's name."""
+    from autoglm.rewrite.facts import node_name
+
+    made = [(value, value.producer()) for value in model.graph.outputs]
+    return {v.name or "": node_name(n) for v, n in made if n is not None}
 
 
 def _refuse_narrowed(model: ir.Model) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -74,6 +75,7 @@ class OvSession:
         self._compiled: ov.CompiledModel | None = compiled
         self._profile = profile
         self._seconds: dict[str, float] = {}
+        self._labels = _labels(compiled, artifact.meta.get("renamed", {})) if profile else {}
         self._free: list[_Slot] = [_Slot(compiled, len(self.inputs))]
         self._names = [info.name for info in self.outputs]
         self._known = frozenset(info.name for info in self.inputs)
@@ -175,8 +177,10 @@ class OvSession:
 
     def _count(self, request: Any) -> None:
         for row in request.get_profiling_info():
+            label = self._labels.get(row.node_name, row.node_name)
             seconds = row.real_time.total_seconds()
-            self._seconds[row.node_name] = self._seconds.get(row.node_name, 0.0) + seconds
+            if seconds:
+                self._seconds[label] = self._seconds.get(label, 0.0) + seconds
 
     def profile(self) -> list[tuple[str, float]]:
         """Seconds spent in each node since a session was opened with `profile=True`."""
@@ -199,6 +203,16 @@ class OvSession:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _labels(compiled: ov.CompiledModel, renamed: Mapping[str, str]) -> dict[str, str]:
+    """What the engine runs -> the nodes it was made of, joined by commas."""
+    labels = {}
+    for node in compiled.get_runtime_model().get_ops():
+        text = str(node.get_rt_info()["originalLayersNames"].value)
+        parts = [renamed.get(part, part) for part in text.split(",") if part]
+        labels[node.get_friendly_name()] = ",".join(parts) or node.get_friendly_name()
+    return labels
 
 
 def _refuse_wide(name: str, array: Array) -> None:
