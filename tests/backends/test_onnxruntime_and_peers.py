@@ -1,4 +1,4 @@
-"""What every built-in engine must do alike: own results, named refusals, threads, moving, closing."""
+"""What every engine must do alike: own results, named refusals, threads, moving, closing."""
 
 from __future__ import annotations
 
