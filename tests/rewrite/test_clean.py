@@ -138,3 +138,14 @@ def test_unread_nodes_and_weights_go() -> None:
 
     assert kinds(prepared) == ["Relu"]
     assert not prepared.graph.initializers
+
+
+def test_a_cast_to_the_dtype_of_another_value_becomes_a_plain_one() -> None:
+    b = Builder()
+    x, half = b.input("x", [2]), b.input("h", [2], np.float16)
+    y = b.op("CastLike", b.op("Abs", x), half, name="like")
+    prepared, _ = prepare(b.model(b.op("Neg", y), b.op("Neg", b.op("CastLike", x, x))))
+
+    assert kinds(prepared) == ["Abs", "Cast", "Neg", "Neg"]
+    assert prepared.graph[1].name == "like"
+    assert prepared.graph[1].attributes["to"].as_int() == onnx.TensorProto.FLOAT16

@@ -110,6 +110,34 @@ def test_what_two_unknowns_leave_open_stays_as_it_is() -> None:
         assert got.shape == (batch, 2 * length, 2)
 
 
+def test_a_symbol_at_another_place_is_not_copied() -> None:
+    b = Builder()
+    x = b.input("x", ["n", "m", 4])
+    shape = b.op("Shape", x)
+    swapped = [b.op("Gather", shape, b.constant([i], np.int64)) for i in (1, 0)]
+    target = b.op("Concat", *swapped, b.constant([4], np.int64), axis=0)
+
+    prepared, _ = prepare(b.model(b.op("Reshape", x, target)))
+
+    given = {"x": np.ones((2, 3, 4), np.float32)}
+    assert ReferenceEvaluator(ir.to_proto(prepared)).run(None, given)[0].shape == (3, 2, 4)
+
+
+def test_an_open_dimension_beside_a_copied_one_stays_computed() -> None:
+    b = Builder()
+    x = b.input("x", ["n", "m", 4])
+    first = b.op("Gather", b.op("Shape", x), b.constant([0], np.int64))
+    twice = b.op("Mul", first, b.constant([2], np.int64))
+    target = b.op("Concat", twice, b.constant([0, 2], np.int64), axis=0)
+
+    prepared, _ = prepare(b.model(b.op("Reshape", x, target)))
+
+    for length in (3, 0):
+        given = {"x": np.ones((2, length, 4), np.float32)}
+        got = ReferenceEvaluator(ir.to_proto(prepared)).run(None, given)[0]
+        assert got.shape == (4, length, 2)
+
+
 def test_a_graph_output_is_never_turned_into_a_weight() -> None:
     b = Builder()
     b.input("x", [2])

@@ -158,6 +158,24 @@ NO_OPS: dict[str, Callable[[ir.Node], bool]] = {
 }
 
 
+def resolve_cast_like(model: ir.Model) -> int:
+    """CastLike -> Cast, where the dtype of its second input is known."""
+    count = 0
+    for graph in list(model.graphs()):
+        for node in graph:
+            like = node.inputs[1] if node.op_type == "CastLike" and not node.domain else None
+            if like is None or like.dtype is None or any(v.is_graph_output() for v in node.outputs):
+                continue
+            attributes = [ir.AttrInt64("to", int(like.dtype)), *node.attributes.values()]
+            cast = ir.Node("", "Cast", [node.inputs[0]], attributes, name=node.name)
+            cast.metadata_props[SOURCE] = ",".join(sources(node))
+            ir.convenience.replace_nodes_and_values(
+                graph, node, [node], [cast], node.outputs, cast.outputs
+            )
+            count += 1
+    return count
+
+
 def remove_dead_code(model: ir.Model) -> int:
     """Nodes, optional outputs and weights that nobody reads."""
     from onnx_ir.passes.common import RemoveUnusedFunctionsPass, RemoveUnusedNodesPass

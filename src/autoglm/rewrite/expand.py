@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from autoglm.errors import ModelError
 from autoglm.rewrite import decompose_index, decompose_more  # they register their rules
-from autoglm.rewrite.clean import remove_dead_code, remove_identities
+from autoglm.rewrite.clean import remove_dead_code, remove_identities, resolve_cast_like
 from autoglm.rewrite.decompose import DECOMPOSITIONS, Build, Tape
 from autoglm.rewrite.facts import node_name, since_version, subgraphs
 from autoglm.rewrite.fold import fold_constants, lift_constants, simplify_shapes
@@ -240,7 +240,7 @@ def _tidy(piece: ir.Model, copies: dict[ir.Value, ir.Value]) -> ir.Model | None:
         infer_in_place(piece)
     except ModelError:
         return None
-    _resolve_casts(piece.graph)
+    resolve_cast_like(piece)
     if fold_constants(piece) + simplify_shapes(piece):
         infer_in_place(piece)
         fold_constants(piece)
@@ -248,19 +248,3 @@ def _tidy(piece: ir.Model, copies: dict[ir.Value, ir.Value]) -> ir.Model | None:
     remove_dead_code(piece)
     piece.graph.meta[OUTSIDE] = {inner: outer for outer, inner in copies.items()}
     return piece
-
-
-def _resolve_casts(graph: ir.Graph) -> None:
-    """CastLike -> Cast: only the dtype of its second input matters, and that is known here."""
-    for node in list(graph):
-        if node.op_type != "CastLike" or node.domain or node.inputs[1] is None:
-            continue
-        target = node.inputs[1].dtype
-        if target is None:
-            continue
-        cast = ir.Node(
-            "", "Cast", [node.inputs[0]], [ir.AttrInt64("to", int(target))], name=node.name
-        )
-        ir.convenience.replace_nodes_and_values(
-            graph, node, [node], [cast], node.outputs, cast.outputs
-        )

@@ -323,7 +323,7 @@ def _fix_reshape(
     if None in fixed:
         # A -1 beside a copied 0 would be ambiguous for an empty tensor, so it stands alone.
         fixed = [-1 if d is None or isinstance(d, str) else d for d in wanted]
-        if fixed.count(-1) != 1 or -1 in wanted or 0 in fixed:
+        if fixed.count(-1) != 1 or 0 in fixed:
             return False
     name = names.new(f"{node.name or node.outputs[0].name}/shape")
     value = ir.Value(

@@ -19,6 +19,7 @@ from autoglm.rewrite.clean import (
     remove_dropout,
     remove_identities,
     remove_no_ops,
+    resolve_cast_like,
     share_equal,
 )
 from autoglm.rewrite.facts import SOURCE, node_name
@@ -89,6 +90,7 @@ PASSES: Mapping[str, Pass] = dict(
     [
         _step("inline", _inline),
         _step("constants", lift_constants),
+        _step("cast-like", resolve_cast_like),
         _step("fold", fold_constants),
         _step("shapes", simplify_shapes),
         _step("identity", remove_identities),
@@ -125,7 +127,7 @@ def prepare(
     infer_in_place(model)
     groups = (FUSE, LINEAR, CANCEL)
     for _ in range(_ROUNDS):
-        known = sum(map(run, ("fold", "shapes")))
+        known = sum(map(run, ("cast-like", "fold", "shapes")))
         if known:
             infer_in_place(model)
             known += run("fold")

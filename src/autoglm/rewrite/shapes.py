@@ -53,17 +53,18 @@ def _values_are_few(graph: ir.Graph) -> bool:
     derived: set[ir.Value] = set()  # computed from constants alone: its size may be any number
     for node in ir.traversal.RecursiveGraphIterator(graph):
         given = [v for v in node.inputs if v is not None]
-        if node.op_type in _PROPAGATES:
-            for value in given:
-                shape = value.shape
-                if shape is not None and len(shape) == 1 and isinstance(shape[0], int):
-                    if shape[0] > _FEW:
-                        return False
+        if node.op_type in _PROPAGATES and any(_is_long(v) for v in given):
+            return False
         if node.op_type in _GROWS and any(v in derived for v in given):
             return False
         if all(v in derived or v.const_value is not None for v in given):
             derived.update(node.outputs)
     return True
+
+
+def _is_long(value: ir.Value) -> bool:
+    shape = dims(value)
+    return shape is not None and len(shape) == 1 and isinstance(shape[0], int) and shape[0] > _FEW
 
 
 def bind_shapes(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> ir.Model:
