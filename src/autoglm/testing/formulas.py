@@ -70,7 +70,9 @@ def lp_pool(
                 for i, s, o, d, b in zip(place, steps, offset, spread, begin, strict=True)
             ]
             if all(0 <= a < n for a, n in zip(at, x.shape[2:], strict=True)):
-                y[(..., *place)] += np.abs(x[(..., *at)]) ** p
+                here: Any = (..., *place)
+                there: Any = (..., *at)
+                y[here] += np.abs(x[there]) ** p
     return y ** (1 / p)
 
 
