@@ -176,7 +176,25 @@ PARTS = [
     proof("MatMulInteger-int32", "decompose_more", "side = op.Sub(side, op.Cast(shift, to=to))", "pass"),
 ]  # fmt: skip
 
-MUTANTS: list[Mutant] = [*FUSE, *CANCEL, *LINEAR, *PASSES, *PARTS]
+# What keeps a plan's partitions convex: without either, a path may leave a partition and come back.
+PLAN = [
+    Mutant(
+        "planner: a node settles without looking at its neighbours' order",
+        "plan/partition.py",
+        "low, high = max(before, default=0), min(after, default=len(groups) - 1)",
+        "low, high = 0, len(groups) - 1",
+        ("tests/plan/test_partition.py",),
+    ),
+    Mutant(
+        "planner: a walk takes nodes before what they read",
+        "plan/partition.py",
+        "_steps(labels, problem.predecessors, problem.successors, order, first)",
+        "_steps(labels, [()] * problem.size, problem.successors, order, first)",
+        ("tests/plan/test_partition.py",),
+    ),
+]
+
+MUTANTS: list[Mutant] = [*FUSE, *CANCEL, *LINEAR, *PASSES, *PARTS, *PLAN]
 
 
 def run(mutant: Mutant) -> tuple[str, float]:
