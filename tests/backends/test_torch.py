@@ -55,7 +55,7 @@ def test_weights_lie_aligned_beside_the_model(tmp_path: Path) -> None:
     artifact = Torch().compile(model, CompileOptions(memory_alignment=64), tmp_path)
 
     assert artifact.kind == "torch"
-    assert (tmp_path / "model.onnx.data").stat().st_size >= 64 * 64 * 4
+    assert (tmp_path / "model.data").stat().st_size >= 64 * 64 * 4
     saved = ir.load(tmp_path / "model.onnx")
     (weight,) = [v.const_value for v in saved.graph.initializers.values()]
     assert isinstance(weight, ir.ExternalTensor)

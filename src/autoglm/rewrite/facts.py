@@ -11,14 +11,10 @@ import numpy as np
 import onnx_ir as ir
 
 from autoglm.spec import Dim, NodeFacts, ValueFacts
+from autoglm.tensor.dtype import from_onnx
 
 SOURCE = "autoglm.source"
 
-_NAMES: dict[int, str] = {
-    t: "string" if t is ir.DataType.STRING else t.numpy().name
-    for t in ir.DataType
-    if t is not ir.DataType.UNDEFINED
-}
 _CHUNK_BYTES = 1 << 26
 _PLAIN = {
     ir.AttributeType.INT,
@@ -167,7 +163,7 @@ def dtype_name(value: ir.Value) -> str:
     dtype = value.dtype
     if dtype is None and value.const_value is not None:
         dtype = value.const_value.dtype
-    return "" if dtype is None else _NAMES.get(int(dtype), "")
+    return "" if dtype is None else from_onnx(int(dtype))
 
 
 def dims(value: ir.Value) -> tuple[Dim, ...] | None:

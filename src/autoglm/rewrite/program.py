@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import onnx_ir as ir
 
 from autoglm.errors import AutoGLMError, CompileError, ExecutionError
-from autoglm.rewrite.facts import dims, node_name, op_name, since_version, sources
+from autoglm.rewrite.facts import dtype_name, node_name, op_name, since_version, sources
 from autoglm.rewrite.shapes import infer_in_place
-from autoglm.spec import TensorInfo, Value
-from autoglm.tensor.dtype import from_onnx
+from autoglm.spec import Value
 
 if TYPE_CHECKING:
     import numpy as np
@@ -292,7 +291,7 @@ def make_call(
         op=op_name(node),
         since=since_version(node.domain, node.op_type, opset),
         attributes={**_defaults(node.domain, node.op_type, opset), **given},
-        inputs=tuple(dtype_name(v) for v in node.inputs),
+        inputs=tuple("" if v is None else dtype_name(v) for v in node.inputs),
         outputs=tuple(dtype_name(v) for v in node.outputs),
         known=tuple(_known(v, tensors) for v in node.inputs),
         wanted=tuple(bool(v.name) and _is_read(v) for v in node.outputs),
@@ -356,24 +355,6 @@ def constant_tensor(node: ir.Node) -> ir.TensorProtocol:
             )
             return ir.StringTensor(raw, shape=ir.Shape(texts.shape))
     raise CompileError("Constant {node!r}: {kind} is not mapped.", node=node.name, kind=name)
-
-
-def dtype_name(value: ir.Value | None) -> str:
-    """The declared element dtype as NumPy or ml_dtypes names it; "" where it is not declared."""
-    if value is None or value.type is None:
-        return ""
-    return from_onnx(int(value.type.dtype))
-
-
-def infos(values: Sequence[ir.Value]) -> tuple[TensorInfo, ...]:
-    """The values at a graph's edge as sessions declare them."""
-    return tuple(TensorInfo(v.name or "", dtype_name(v), dims(v), _kind(v)) for v in values)
-
-
-def _kind(value: ir.Value) -> str:
-    if isinstance(value.type, ir.OptionalType):
-        return "optional"
-    return "sequence" if isinstance(value.type, ir.SequenceType) else "tensor"
 
 
 def prepared(model: ir.Model) -> ir.Model:

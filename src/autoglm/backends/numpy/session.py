@@ -13,7 +13,8 @@ from autoglm.backends.numpy.op import Kernel, Op
 from autoglm.backends.numpy.table import TABLE
 from autoglm.errors import BundleError, CompileError, ExecutionError
 from autoglm.rewrite.feeds import checked
-from autoglm.rewrite.program import Call, Program, infos, prepared
+from autoglm.rewrite.program import Call, Program, prepared
+from autoglm.rewrite.save import input_infos, output_infos, save_onnx
 from autoglm.spec import Artifact, CompileOptions, Feeds, RunOptions, TensorInfo, Value
 from autoglm.tensor.dtype import to_numpy
 
@@ -73,25 +74,16 @@ def find(call: Call) -> Op:
 
 def compile_model(model: ir.Model, options: CompileOptions, out: Path) -> Artifact:
     """Write `model.onnx`; CompileError where some node has no kernel. Always as declared (fp32)."""
-    import onnx_ir
-
     model = prepared(model)
     Program(model.graph, NumpyEngine(load=False), model.opset_imports)
-    onnx_ir.save(
-        model,
-        out / "model.onnx",
-        external_data="model.onnx.data",
-        alignment=max(4096, options.memory_alignment),
-        align_threshold=options.memory_alignment,
-    )
-    given = [v for v in model.graph.inputs if v.name not in model.graph.initializers]
+    save_onnx(model, out / "model.onnx", alignment=options.memory_alignment)
     return Artifact(
         backend="numpy",
         kind="numpy",
         entry="model.onnx",
         toolkit=f"numpy {np.__version__}",
-        inputs=infos(given),
-        outputs=infos(model.graph.outputs),
+        inputs=input_infos(model),
+        outputs=output_infos(model),
     )
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from autoglm.backends.torch.probe import PRECISIONS, version
 from autoglm.errors import BackendUnavailableError, CompileError
-from autoglm.rewrite.program import Program, infos, prepared
+from autoglm.rewrite.program import Program, prepared
+from autoglm.rewrite.save import input_infos, output_infos, save_onnx
 from autoglm.spec import Artifact, CompileOptions
 
 if TYPE_CHECKING:
@@ -17,9 +18,7 @@ _MODES = ("off", "inductor")
 
 
 def compile_model(model: ir.Model, options: CompileOptions, out: Path) -> Artifact:
-    """Write `model.onnx` and `model.onnx.data`; CompileError where some node has no kernel."""
-    import onnx_ir
-
+    """Write `model.onnx` and `model.data`; CompileError where some node has no kernel."""
     if not version():
         raise BackendUnavailableError(
             "PyTorch is not installed.", hint="pip install 'open-autoglm[torch]'"
@@ -38,21 +37,14 @@ def compile_model(model: ir.Model, options: CompileOptions, out: Path) -> Artifa
         )
     model = prepared(model)
     _check(model)
-    onnx_ir.save(
-        model,
-        out / "model.onnx",
-        external_data="model.onnx.data",
-        alignment=max(4096, options.memory_alignment),
-        align_threshold=options.memory_alignment,
-    )
-    given = [v for v in model.graph.inputs if v.name not in model.graph.initializers]
+    save_onnx(model, out / "model.onnx", alignment=options.memory_alignment)
     return Artifact(
         backend="torch",
         kind="torch",
         entry="model.onnx",
         toolkit=f"torch {version()}",
-        inputs=infos(given),
-        outputs=infos(model.graph.outputs),
+        inputs=input_infos(model),
+        outputs=output_infos(model),
         precision=options.precision,
         meta={"compile": mode, "keep_high": sorted(options.keep_high)},
     )
