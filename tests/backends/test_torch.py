@@ -216,9 +216,9 @@ def test_a_read_only_or_reversed_feed_is_taken(open_model: Open) -> None:
     ("given", "text"),
     [
         ({}, "'x' is missing"),
-        ({"x": np.zeros((2, 3), np.float32), "z": np.zeros(1)}, "no input 'z'"),
-        ({"x": np.zeros((2, 3))}, "is float32; found float64"),
-        ({"x": np.zeros((3, 2), np.float32)}, r"shape \[2, 3\]; found \[3, 2\]"),
+        ({"x": np.zeros((2, 3), np.float32), "z": np.zeros(1)}, "No input 'z'"),
+        ({"x": np.zeros((2, 3))}, "found float64"),
+        ({"x": np.zeros((3, 2), np.float32)}, r"float32 \[2, 3\]; found float32 \[3, 2\]"),
     ],
 )
 def test_feeds_that_do_not_fit_are_named(

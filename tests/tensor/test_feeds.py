@@ -61,6 +61,12 @@ def test_an_optional_may_be_absent_or_none() -> None:
     assert check_feeds([info], {"x": None}) == {"x": None}
 
 
+def test_an_undeclared_dtype_takes_any() -> None:
+    x = np.zeros(2, np.int8)
+
+    assert check_feeds([TensorInfo("x", "", None)], {"x": x})["x"] is x
+
+
 def test_numpy_scalars_are_0_d_tensors() -> None:
     found = check_feeds([TensorInfo("x", "float32", ())], {"x": np.float32(2)})["x"]
 

@@ -77,7 +77,7 @@ def _tensor(info: TensorInfo, value: Value) -> Any:
     array = np.asarray(value)
     if info.dtype == "string":
         array = _text(info, array)
-    elif array.dtype != to_numpy(info.dtype):
+    elif info.dtype and array.dtype != to_numpy(info.dtype):
         raise _misfit(info, f"{_order(array.dtype)}{array.dtype.name} {list(array.shape)}")
     if info.kind != "sequence" and not fits(array.shape, info.shape):
         raise _misfit(info, f"{info.dtype} {list(array.shape)}")

@@ -12,11 +12,11 @@ import numpy as np
 from autoglm.backends.numpy.op import Kernel, Op
 from autoglm.backends.numpy.table import TABLE
 from autoglm.errors import BundleError, CompileError, ExecutionError
-from autoglm.rewrite.feeds import checked
 from autoglm.rewrite.program import Call, Program, prepared
 from autoglm.rewrite.save import input_infos, output_infos, save_onnx
 from autoglm.spec import Artifact, CompileOptions, Feeds, RunOptions, TensorInfo, Value
 from autoglm.tensor.dtype import to_numpy
+from autoglm.tensor.feeds import check_feeds
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -110,32 +110,22 @@ class NumpySession:
         profile: bool = False,
     ) -> None:
         self._program: Program | None = program
-        self._inputs, self._outputs = inputs, outputs
+        self.inputs, self.outputs = inputs, outputs
         self._held = [v for v in program.constants() if isinstance(v, np.ndarray)]
         self._seconds: dict[str, float] | None = {} if profile else None
-
-    @property
-    def inputs(self) -> tuple[TensorInfo, ...]:
-        """What `run` takes."""
-        return self._inputs
-
-    @property
-    def outputs(self) -> tuple[TensorInfo, ...]:
-        """What `run` returns."""
-        return self._outputs
 
     def run(self, feeds: Feeds) -> dict[str, Value]:
         """Run once."""
         if self._program is None:
             raise ExecutionError("The session is closed.", hint="Open the artifact again.")
-        arguments = checked(self._inputs, feeds)
+        arguments = list(check_feeds(self.inputs, feeds).values())
         with np.errstate(all="ignore"):  # NaN and inf are answers, as in every engine
             if self._seconds is None:
                 results = self._program.run(arguments)
             else:
                 results = self._program.run_timed(arguments, self._seconds)
         taken = [*self._held, *(a for a in arguments if isinstance(a, np.ndarray))]
-        pairs = zip(self._outputs, results, strict=True)
+        pairs = zip(self.outputs, results, strict=True)
         return {info.name: _give(value, info.dtype, taken) for info, value in pairs}
 
     def profile(self) -> list[tuple[str, float]]:

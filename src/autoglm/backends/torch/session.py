@@ -12,9 +12,9 @@ import torch
 from autoglm.backends.torch.dtypes import to_array, to_tensor
 from autoglm.backends.torch.engine import TorchEngine
 from autoglm.errors import BackendUnavailableError, BundleError, ExecutionError
-from autoglm.rewrite.feeds import checked
 from autoglm.rewrite.program import Program
 from autoglm.spec import Artifact, Feeds, RunOptions, TensorInfo, Value
+from autoglm.tensor.feeds import check_feeds
 
 
 def open_session(artifact: Artifact, folder: Path, options: RunOptions) -> TorchSession:
@@ -62,7 +62,7 @@ class TorchSession:
         mode: str = "off",
         profile: bool = False,
     ) -> None:
-        self._inputs, self._outputs = inputs, outputs
+        self.inputs, self.outputs = inputs, outputs
         self._device, self._low = engine.device, engine.low
         self._program: Program | None = program
         self._held = {_storage(v) for v in program.constants() if isinstance(v, torch.Tensor)}
@@ -74,28 +74,18 @@ class TorchSession:
             return partial(program.run_timed, seconds=self._seconds)
         return torch.compile(program.run) if mode == "inductor" else program.run
 
-    @property
-    def inputs(self) -> tuple[TensorInfo, ...]:
-        """What `run` takes."""
-        return self._inputs
-
-    @property
-    def outputs(self) -> tuple[TensorInfo, ...]:
-        """What `run` returns."""
-        return self._outputs
-
     def run(self, feeds: Feeds) -> dict[str, Value]:
         """Run once."""
         if self._program is None:
             raise ExecutionError("The session is closed.", hint="Open the artifact again.")
-        arguments = [self._take(value) for value in checked(self._inputs, feeds)]
+        arguments = [self._take(v) for v in check_feeds(self.inputs, feeds).values()]
         with torch.inference_mode():
             try:
                 results = self._call(arguments)
             except RuntimeError as error:
                 raise ExecutionError("torch failed: {cause}", cause=str(error)[:500]) from error
         taken = self._held | {_storage(a) for a in arguments if isinstance(a, torch.Tensor)}
-        pairs = zip(self._outputs, results, strict=True)
+        pairs = zip(self.outputs, results, strict=True)
         return {info.name: self._give(value, info.dtype, taken) for info, value in pairs}
 
     def _take(self, value: Value) -> Any:
