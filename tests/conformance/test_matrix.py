@@ -23,7 +23,8 @@ from autoglm.testing.conformance import (
 )
 
 EXPECT = Path(__file__).parent / "expect"
-BACKENDS = sorted(registry.backends())
+# `null` answers zeros by design: no cell of it could be right (tests/backends/test_null.py has it).
+BACKENDS = sorted(set(registry.backends()) - {"null"})
 CORE = core_cases()
 HONEST = 40
 
@@ -51,7 +52,7 @@ def test_cell(backend: Backend, cell: Case) -> None:
 
 
 def honest(backend: Backend, cases: Callable[[], tuple[Case, ...]], size: int) -> list[str]:
-    if not backend.version() or backend.name == "null":
+    if not backend.version():
         pytest.skip(f"not run: the toolkit of {backend.name} is not installed")
     found = ((case.name, dishonest(backend, case)) for case in sample(cases(), 20261122, size))
     return [f"{name}: {text}" for name, text in found if text]
