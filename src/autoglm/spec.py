@@ -8,11 +8,12 @@ default ONNX domain.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -293,6 +294,20 @@ class Session(Protocol):
 
     def close(self) -> None:
         """Give everything back; may be called twice."""
+
+
+class Closing(ABC):
+    """Gives a session its `with`, which ends in `close()`."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give everything back; may be called twice."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
 
 
 @runtime_checkable

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from autoglm.errors import ExecutionError
-from autoglm.spec import Artifact, Dim, Feeds, TensorInfo, Value
+from autoglm.spec import Artifact, Closing, Dim, Feeds, TensorInfo, Value
 from autoglm.tensor.dtype import to_numpy
 from autoglm.tensor.feeds import check_feeds
 
 
-class NullSession:
+class NullSession(Closing):
     """Checks its feeds like any session, then answers zeros, `""` and empty sequences."""
 
     def __init__(self, artifact: Artifact) -> None:
@@ -30,17 +29,6 @@ class NullSession:
     def close(self) -> None:
         """Nothing to free; later runs are refused."""
         self._closed = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _symbols(inputs: tuple[TensorInfo, ...], feeds: dict[str, Value]) -> dict[str, int]:

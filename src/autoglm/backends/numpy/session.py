@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from autoglm.backends.numpy.table import TABLE
 from autoglm.errors import BundleError, CompileError, ExecutionError
 from autoglm.rewrite.program import Call, Program, prepared
 from autoglm.rewrite.save import input_infos, output_infos, save_onnx
-from autoglm.spec import Artifact, CompileOptions, Feeds, RunOptions, TensorInfo, Value
+from autoglm.spec import Artifact, Closing, CompileOptions, Feeds, RunOptions, TensorInfo, Value
 from autoglm.tensor.dtype import to_numpy
 from autoglm.tensor.feeds import check_feeds
 
@@ -99,7 +98,7 @@ def open_session(artifact: Artifact, folder: Path, options: RunOptions) -> Numpy
     return NumpySession(program, artifact.inputs, artifact.outputs, options.profile)
 
 
-class NumpySession:
+class NumpySession(Closing):
     """One opened artifact."""
 
     def __init__(
@@ -138,17 +137,6 @@ class NumpySession:
         """Give the weights back."""
         self._program = None
         self._held = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _give(value: Any, dtype: str, taken: list[np.ndarray[Any, Any]]) -> Value:

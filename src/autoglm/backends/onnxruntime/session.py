@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from autoglm.backends.onnxruntime.options import reason, require_engine, session_options
 from autoglm.backends.onnxruntime.probe import cpu_identity
 from autoglm.errors import BackendUnavailableError, BundleError, ExecutionError
-from autoglm.spec import Artifact, Feeds, RunOptions, TensorInfo, Value
+from autoglm.spec import Artifact, Closing, Feeds, RunOptions, TensorInfo, Value
 from autoglm.tensor.dtype import to_numpy
 from autoglm.tensor.feeds import check_feeds, is_exotic, is_plain
 
@@ -70,7 +69,7 @@ def create(path: Path, options: ort.SessionOptions) -> ort.InferenceSession:
         ) from error
 
 
-class OrtSession:
+class OrtSession(Closing):
     """One loaded artifact; `run` may be called from several threads."""
 
     def __init__(
@@ -143,17 +142,6 @@ class OrtSession:
         if self._profiles is not None:
             self._profiles.cleanup()
             self._profiles = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _closed(names: list[str], feeds: Feeds) -> list[Value]:

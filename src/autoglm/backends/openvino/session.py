@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from autoglm.backends.openvino.engine import configuration, core, load, reason
 from autoglm.errors import BundleError, CompileError, ExecutionError
-from autoglm.spec import Artifact, Feeds, RunOptions, TensorInfo, Value
+from autoglm.spec import Artifact, Closing, Feeds, RunOptions, TensorInfo, Value
 from autoglm.tensor.dtype import to_numpy
 from autoglm.tensor.feeds import check_feeds, fits, is_plain
 from autoglm.tensor.packing import from_bytes, to_bytes
@@ -66,7 +65,7 @@ class _Slot:
         self.shapes[index] = shape if small else None
 
 
-class OvSession:
+class OvSession(Closing):
     """One compiled model; calls from several threads each take a request of their own."""
 
     def __init__(self, compiled: ov.CompiledModel, artifact: Artifact, *, profile: bool) -> None:
@@ -192,17 +191,6 @@ class OvSession:
         """Free the engine; may be called twice."""
         self._compiled = None
         self._free.clear()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _labels(compiled: ov.CompiledModel, renamed: Mapping[str, str]) -> dict[str, str]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from autoglm.errors import BundleError, CompileError, ExecutionError
-from autoglm.spec import Artifact, Feeds, TensorInfo, Value
+from autoglm.spec import Artifact, Closing, Feeds, TensorInfo, Value
 from autoglm.tensor.dtype import from_numpy
 from autoglm.tensor.feeds import check_feeds, describe, fits
 
@@ -60,7 +59,7 @@ def _corrections() -> list[type]:
     return [BatchNormalization]
 
 
-class ReferenceSession:
+class ReferenceSession(Closing):
     """One model in the evaluator."""
 
     def __init__(self, engine: ReferenceEvaluator, artifact: Artifact) -> None:
@@ -88,17 +87,6 @@ class ReferenceSession:
     def close(self) -> None:
         """Free the model; may be called twice."""
         self._engine = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _declared(info: TensorInfo, value: Value) -> Value:

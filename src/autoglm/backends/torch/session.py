@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import torch
 
@@ -13,7 +12,7 @@ from autoglm.backends.torch.dtypes import to_array, to_tensor
 from autoglm.backends.torch.engine import TorchEngine
 from autoglm.errors import BackendUnavailableError, BundleError, ExecutionError
 from autoglm.rewrite.program import Program
-from autoglm.spec import Artifact, Feeds, RunOptions, TensorInfo, Value
+from autoglm.spec import Artifact, Closing, Feeds, RunOptions, TensorInfo, Value
 from autoglm.tensor.feeds import check_feeds
 
 
@@ -50,7 +49,7 @@ def _device(name: str) -> torch.device:
     return device
 
 
-class TorchSession:
+class TorchSession(Closing):
     """One opened artifact."""
 
     def __init__(
@@ -120,17 +119,6 @@ class TorchSession:
         self._program = None
         self._call = None
         self._held = set()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _storage(tensor: torch.Tensor) -> int:
