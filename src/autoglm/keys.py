@@ -8,7 +8,7 @@ KEYS = {
     "device": "which of the backend's devices; empty: the first",
     "precision": "of the arithmetic; auto: the fastest that stays within max_error",
     "fallback_policy": "where refused nodes go: cpu, error, or backends in order of preference",
-    "memory_alignment": "of weights and buffers, in bytes: a power of two from 1 to 2097152",
+    "memory_alignment": "of the weights in a bundle, in bytes: a power of two from 1 to 2097152",
     "max_error": "largest accepted error against fp32: max abs difference / max abs reference",
     "accept_accuracy": "keep a result that is out of tolerance, and say so in its certificate",
     "calibration": "file or folder of inputs that int8 is calibrated with",
