@@ -61,6 +61,18 @@ def test_a_translation_names_the_same_fields() -> None:
     assert [t for t, chinese in ZH.items() if fields(chinese) != fields(t)] == []
 
 
+def test_no_translation_outlives_its_text() -> None:
+    columns = {"changes", "rule"}  # fields of PassResult and Rewrite, titles in the report
+    written = {
+        node.value
+        for path in SOURCES.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+
+    assert set(ZH) - written == columns
+
+
 def test_no_error_is_raised_with_a_text_already_filled() -> None:
     filled = [
         f"{path.relative_to(SOURCES)}:{node.lineno}"
