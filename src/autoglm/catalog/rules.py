@@ -32,6 +32,7 @@ from autoglm.spec import Constraint, Evidence, NodeFacts, Support, Verdict, no, 
 
 DTYPE = "dtype"
 ABSENT = "absent"
+_PAIR = 2  # conditions of more features are exact: one kind of node, described whole
 # The order in which equally good conditions are believed: a limit is rather about a mode than
 # about an axis.
 _ORDER = (
@@ -106,8 +107,12 @@ class Condition:
 
     def text(self, op: str) -> str:
         """One sentence: what is limited, then what happened."""
-        where = " ".join(filter(None, (_say(k, v) for k, v in self.literals)))
-        subject = f"{op} {where}".rstrip()
+        if len(self.literals) > _PAIR:
+            # Nothing about the node tells failing from working: it is in the values.
+            subject = f"{op} of {dict(self.literals)[DTYPE]} as used here, for some values,"
+        else:
+            where = " ".join(filter(None, (_say(k, v) for k, v in self.literals)))
+            subject = f"{op} {where}".rstrip()
         verb = _VERBS[self.outcome]
         shown = f": {self.reason}" if self.outcome == "refused" else f" ({self.reason})"
         return subject + " " + verb + (shown if self.reason else "")
@@ -185,7 +190,7 @@ def derive(rows: Sequence[Row], layout: Layout) -> tuple[Condition, ...]:
 def _best(bad: Sequence[_Case], good: Sequence[Features]) -> Condition:
     if not good:
         return _condition((), bad)
-    for size in (1, 2):
+    for size in range(1, _PAIR + 1):
         options = _separating(bad, good, size)
         if options:
             best = max(options, key=lambda o: (len(options[o]), _rank(o)))

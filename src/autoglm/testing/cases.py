@@ -103,12 +103,15 @@ def with_constants(case: Case) -> Case | None:
 
 
 def all_cases() -> list[Case]:
-    """What a pack is measured with, in a fixed order: suite, suite with constants, generated,
-    special.
-    """
+    """What a pack is measured with, in a fixed order."""
     from autoglm.testing.generate import generated
+    from autoglm.testing.onnx_suite import suite_cases
+    from autoglm.testing.operators import SPECS
+    from autoglm.testing.restamp import restamped
     from autoglm.testing.special import special
 
     given = list(suite())
     constant = [c for c in map(with_constants, given) if c is not None]
-    return [*given, *constant, *generated(), *special()]
+    moved = restamped([*given, *constant], {spec.op for spec in SPECS} | {"Cast"})
+    chains = suite_cases(("simple", "pytorch-operator"))
+    return [*given, *constant, *moved, *chains, *generated(), *special()]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from autoglm.testing.cases import Case
-from autoglm.testing.generate import DTYPES, versions
+from autoglm.testing.generate import DTYPES, FLOATS, versions
 
 if TYPE_CHECKING:
     import onnx
@@ -17,6 +18,7 @@ def special() -> Iterator[Case]:
     yield from _casts()
     yield from _constants()
     yield from _filled()
+    yield from _infinite()
     yield from _lstm_lengths()
     yield _four_bit_product()
 
@@ -88,6 +90,27 @@ def _filled() -> Iterator[Case]:
             node = onnx.helper.make_node("ConstantOfShape", ["x"], ["y"], "Fill", value=tensor)
             model = _model([node], [("x", shape)], [("y", wanted)], since)
             yield Case(f"ConstantOfShape@{since}:{dtype}", model, (((shape,), (wanted,)),))
+
+
+def _infinite() -> Iterator[Case]:
+    """Rows of nothing but infinity, as a mask leaves them: the answer is infinite."""
+    import numpy as np
+    import onnx
+
+    for op, sign, pick in (("ReduceMax", -np.inf, np.max), ("ReduceMin", np.inf, np.min)):
+        for since in versions(op):
+            for dtype, shape, keep in product(
+                FLOATS, ((3,), (2, 3), (2, 2, 3), (1, 2, 2, 3)), (0, 1)
+            ):
+                wide = np.full(shape, sign)
+                wide.reshape(-1)[0] = sign if len(shape) == 1 else 1
+                x = _array(wide, dtype)
+                y = _array(pick(wide, axis=-1, keepdims=bool(keep)), dtype)
+                node = onnx.helper.make_node(op, ["x", "axes"], ["y"], op, keepdims=keep)
+                axes = [onnx.numpy_helper.from_array(np.array([len(shape) - 1]), "axes")]
+                model = _model([node], [("x", x)], [("y", y)], since, axes)
+                name = f"{op}_infinite_{len(shape)}d_{keep}@{since}:{dtype}"
+                yield Case(name, model, (((x,), (y,)),))
 
 
 def _lstm_lengths() -> Iterator[Case]:
