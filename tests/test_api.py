@@ -319,3 +319,22 @@ def test_bench_times_the_model_without_each_pass(block: Path) -> None:
 
     assert any(r["name"].startswith("without ") for r in rows)
     assert all(r["max_relative_error"] < 1e-4 for r in rows)
+
+
+def test_a_session_that_nobody_closes_leaves_nothing_behind(
+    cnn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import gc
+    import tempfile
+    import warnings
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    session = autoglm.open(cnn, backend="onnxruntime")
+    assert any((tmp_path / "tmp").iterdir())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        del session
+        gc.collect()
+
+    assert not any((tmp_path / "tmp").iterdir())

@@ -6,7 +6,6 @@ as overrides: `autoglm.compile("model.onnx", "out/", backend="auto", precision="
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -285,14 +284,10 @@ def _open_measured(
 ) -> PlanSession:
     from autoglm.runtime.session import open_parts
 
-    folder = Path(tempfile.mkdtemp(prefix="autoglm-open-"))
-
-    def remove() -> None:
-        shutil.rmtree(folder, ignore_errors=True)
-
+    folder = tempfile.TemporaryDirectory(prefix="autoglm-open-", ignore_cleanup_errors=True)
     try:
-        result = compile(source, folder / "bundle", config, example_inputs=example_inputs)
-        bundle = result.bundle
+        place = Path(folder.name) / "bundle"
+        bundle = compile(source, place, config, example_inputs=example_inputs).bundle
         return open_parts(
             bundle.plan.partitions,
             bundle.artifacts,
@@ -300,10 +295,10 @@ def _open_measured(
             bundle.inputs,
             bundle.outputs,
             RunOptions(device=config.device, threads=config.threads),
-            on_close=remove,
+            on_close=folder.cleanup,
         )
     except BaseException:
-        remove()
+        folder.cleanup()
         raise
 
 

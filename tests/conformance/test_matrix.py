@@ -23,7 +23,7 @@ from autoglm.testing.conformance import (
 )
 
 EXPECT = Path(__file__).parent / "expect"
-# `null` answers zeros by design: no cell of it could be right (tests/backends/test_null.py has it).
+# `null` answers zeros by design: no cell of it could be right (tests/backends judges its shapes).
 BACKENDS = sorted(set(registry.backends()) - {"null"})
 CORE = core_cases()
 HONEST = 40

@@ -4,7 +4,6 @@ every node.
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,26 +65,28 @@ def _ranked(
 def _open(
     loaded: Loaded, planned: Planned, config: AdaptConfig, precision: str, use_cache: bool
 ) -> PlanSession:
-    folder = Path(tempfile.mkdtemp(prefix="autoglm-run-"))
-
-    def remove() -> None:
-        shutil.rmtree(folder, ignore_errors=True)
-
+    # Removed when closed, collected, or at exit: a session nobody closes leaves nothing behind.
+    folder = tempfile.TemporaryDirectory(prefix="autoglm-run-", ignore_cleanup_errors=True)
     try:
         planned, built = plan_and_build(
-            loaded, planned, config, options_of(config, precision), folder, use_cache=use_cache
+            loaded,
+            planned,
+            config,
+            options_of(config, precision),
+            Path(folder.name),
+            use_cache=use_cache,
         )
         return open_parts(
             planned.plan.partitions,
             built.artifacts,
-            folder,
+            Path(folder.name),
             loaded.inputs,
             loaded.outputs,
             RunOptions(device=config.device, threads=config.threads),
-            on_close=remove,
+            on_close=folder.cleanup,
         )
     except BaseException:
-        remove()
+        folder.cleanup()
         raise
 
 

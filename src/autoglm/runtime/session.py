@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from autoglm import registry
 from autoglm.errors import InputError
-from autoglm.spec import Artifact, Feeds, Partition, RunOptions, Session, TensorInfo, Value
+from autoglm.spec import Artifact, Closing, Feeds, Partition, RunOptions, Session, TensorInfo, Value
 
 
-class PlanSession:
+class PlanSession(Closing):
     """Runs partitions in order; with one partition, `run` is the engine's own `run` and costs
     nothing.
     """
@@ -74,17 +72,6 @@ class PlanSession:
         if self._on_close is not None:
             self._on_close()
             self._on_close = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def open_parts(
