@@ -76,6 +76,7 @@ def features(node: NodeFacts, layout: Layout) -> dict[str, Feature]:
         found["rank"] = UNKNOWN if node.inputs[0].rank is None else node.inputs[0].rank
     found["outputs"] = len(node.outputs)
     found["empty"] = _empty(node)
+    found["dynamic"] = _dynamic(node)
     found["result"] = _result(node)
     found["shapes"] = _broadcast(node)
     return found
@@ -128,6 +129,10 @@ def _shapes(node: NodeFacts) -> list[tuple[Any, ...] | None]:
 
 def _empty(node: NodeFacts) -> bool:
     return any(0 in shape for shape in _shapes(node) if shape is not None)
+
+
+def _dynamic(node: NodeFacts) -> bool:
+    return any(s is None or not all(isinstance(d, int) for d in s) for s in _shapes(node))
 
 
 def _broadcast(node: NodeFacts) -> str:

@@ -41,6 +41,7 @@ _ORDER = (
     "given",
     "dtype.",
     "empty",
+    "dynamic",
     "outputs",
     "inputs",
     "rank",
@@ -132,7 +133,11 @@ def _constraint(key: str) -> Constraint:
         return Constraint.DTYPE
     if key.startswith("rank"):
         return Constraint.RANK
-    return Constraint.SHAPE if key in ("empty", "shapes", "result") else Constraint.ATTRIBUTE
+    return (
+        Constraint.SHAPE
+        if key in ("empty", "dynamic", "shapes", "result")
+        else Constraint.ATTRIBUTE
+    )
 
 
 def _say(key: str, value: Feature) -> str:
@@ -147,6 +152,7 @@ def _say(key: str, value: Feature) -> str:
         "constant": f"with a constant {name}" if value else f"with a computed {name}",
         "rank": f"with {name or 'input'} of rank {value}",
         "empty": "of an empty tensor" if value else "",
+        "dynamic": "with open dimensions" if value else "with fixed dimensions",
         "shapes": f"with input shapes: {value}",
         "result": f"with a result of {value} shape"
         if value == "equal"
@@ -203,7 +209,8 @@ def _separating(
 ) -> dict[Literals, list[_Case]]:
     options: dict[Literals, list[_Case]] = {}
     for case in bad:
-        for literals in combinations(sorted(case.whole.items(), key=_place), size):
+        known = [item for item in case.whole.items() if UNKNOWN not in str(item[1])]
+        for literals in combinations(sorted(known, key=_place), size):
             options.setdefault(literals, []).append(case)
     return {o: c for o, c in options.items() if not any(_met(o, features) for features in good)}
 

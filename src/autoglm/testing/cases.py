@@ -102,6 +102,23 @@ def with_constants(case: Case) -> Case | None:
     return replace(case, name=f"{case.name}~constants", model=text, data=data)
 
 
+def dynamic(case: Case) -> Case | None:
+    """The same case with every dimension of its inputs left open, as exported models leave the
+    batch.
+    """
+    model = case.proto()
+    if len(model.graph.node) != 1 or not model.graph.input:
+        return None
+    for side in (model.graph.input, model.graph.output):
+        for value in side:
+            if not value.type.HasField("tensor_type"):
+                return None
+            for index, dim in enumerate(value.type.tensor_type.shape.dim):
+                dim.dim_param = f"{value.name}_{index}"
+    text = model.SerializeToString(deterministic=True)
+    return replace(case, name=f"{case.name}~dynamic", model=text)
+
+
 def all_cases() -> list[Case]:
     """What a pack is measured with, in a fixed order."""
     from autoglm.testing.generate import generated
@@ -111,7 +128,9 @@ def all_cases() -> list[Case]:
     from autoglm.testing.special import special
 
     given = list(suite())
-    constant = [c for c in map(with_constants, given) if c is not None]
+    variants = [(c, with_constants(c)) for c in given]
+    constant = [v for _, v in variants if v is not None]
+    loose = [d for d in (dynamic(v or c) for c, v in variants) if d is not None]
     moved = restamped([*given, *constant], {spec.op for spec in SPECS} | {"Cast"})
     chains = suite_cases(("simple", "pytorch-operator"))
-    return [*given, *constant, *moved, *chains, *generated(), *special()]
+    return [*given, *constant, *loose, *moved, *chains, *generated(), *special()]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from autoglm.testing.cases import Case
+from autoglm.testing.cases import Case, dynamic
 from autoglm.testing.generate import DTYPES, FLOATS, versions
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ def special() -> Iterator[Case]:
     yield from _constants()
     yield from _filled()
     yield from _infinite()
-    yield from _lstm_lengths()
+    yield from _lengths()
     yield _four_bit_product()
 
 
@@ -113,48 +113,62 @@ def _infinite() -> Iterator[Case]:
                 yield Case(name, model, (((x,), (y,)),))
 
 
-def _lstm_lengths() -> Iterator[Case]:
+def _lengths() -> Iterator[Case]:
     """Sequences of unequal length: an engine that ignores `sequence_lens` answers without an
     error.
     """
+    for op, gates, states in (("LSTM", 4, 2), ("GRU", 3, 1), ("RNN", 1, 1)):
+        for direction, count in (("forward", 1), ("bidirectional", 2)):
+            for since in versions(op):
+                case = _recurrent(op, since, gates, states, direction, count)
+                yield case
+                moved = dynamic(case)
+                if moved is not None:
+                    yield moved
+
+
+def _recurrent(op: str, since: int, gates: int, states: int, direction: str, count: int) -> Case:
     import numpy as np
     import onnx
 
     rng = np.random.default_rng(7)
-    x = rng.uniform(-1, 1, (4, 2, 3)).astype(np.float32)
-    w, r, b = (rng.uniform(-1, 1, s).astype(np.float32) for s in ((1, 20, 3), (1, 20, 5), (1, 40)))
+    shapes = ((4, 2, 3), (count, gates * 5, 3), (count, gates * 5, 5), (count, gates * 10))
+    x, *weights = (rng.uniform(-1, 1, s).astype(np.float32) for s in shapes)
     lengths = np.array([4, 2], np.int32)
-    wide = [a.astype(np.float64) for a in (x, w[0], r[0], b[0])]
-    outputs = _lstm(wide[0], wide[1], wide[2], wide[3], lengths)
-    wanted = tuple(a.astype(np.float32) for a in outputs)
-    names = ["x", "w", "r", "b", "lengths"]
-    for since in versions("LSTM"):
-        node = onnx.helper.make_node("LSTM", names, ["y", "h", "c"], "LSTM", hidden_size=5)
-        weights = [
-            onnx.numpy_helper.from_array(a, n) for n, a in zip("wrb", (w, r, b), strict=True)
-        ]
-        inputs, results = [("x", x), ("lengths", lengths)], list(zip("yhc", wanted, strict=True))
-        model = _model([node], inputs, results, since, weights)
-        yield Case(f"LSTM_lengths@{since}:float32", model, (((x, lengths), wanted),))
+    outputs = ["y", "h", "c"][: 1 + states]
+    plain, named = (
+        onnx.helper.make_node(op, names, outputs, op, hidden_size=5, direction=direction)
+        for names in (["x", *"wrb"], ["x", *"wrb", "lengths"])
+    )
+    wanted = _one_by_one(plain, since, x, weights, lengths)
+    held = [onnx.numpy_helper.from_array(a, n) for n, a in zip("wrb", weights, strict=True)]
+    results = list(zip(outputs, wanted, strict=True))
+    model = _model([named], [("x", x), ("lengths", lengths)], results, since, held)
+    return Case(f"{op}_lengths_{direction}@{since}:float32", model, (((x, lengths), wanted),))
 
 
-def _lstm(x: Any, w: Any, r: Any, b: Any, lengths: Any) -> tuple[Any, Any, Any]:
-    """The LSTM of the specification, one direction, gates in the order i o f c."""
+def _one_by_one(
+    node: onnx.NodeProto, since: int, x: Any, weights: list[Any], lengths: Any
+) -> tuple[Any, ...]:
+    """Each sequence alone, cut to its length, in float64: no lengths are needed then."""
     import numpy as np
+    import onnx
+    from onnx.reference import ReferenceEvaluator
 
-    steps, batch, _ = x.shape
-    size = r.shape[1]
-    h, c = np.zeros((batch, size)), np.zeros((batch, size))
-    y = np.zeros((steps, 1, batch, size))
-    for t in range(steps):
-        gates = x[t] @ w.T + h @ r.T + b[: 4 * size] + b[4 * size :]
-        i, o, f = (1 / (1 + np.exp(-gates[:, k * size : (k + 1) * size])) for k in range(3))
-        fresh = f * c + i * np.tanh(gates[:, 3 * size :])
-        live = (t < lengths)[:, None]
-        c = np.where(live, fresh, c)
-        h = np.where(live, o * np.tanh(fresh), h)
-        y[t, 0] = np.where(live, h, 0)
-    return y, h[None], c[None]
+    wide = [a.astype(np.float64) for a in weights]
+    held = [onnx.numpy_helper.from_array(a, n) for n, a in zip("wrb", wide, strict=True)]
+    count, size = weights[1].shape[0], weights[1].shape[2]
+    y = np.zeros((x.shape[0], count, x.shape[1], size))
+    states = [np.zeros((count, x.shape[1], size)) for _ in node.output[1:]]
+    for b, length in enumerate(lengths):
+        part = x[:length, b : b + 1].astype(np.float64)
+        edges = [(o, part) for o in node.output]
+        model = onnx.load_model_from_string(_model([node], [("x", part)], edges, since, held))
+        found = ReferenceEvaluator(model).run(None, {"x": part})
+        y[:length, :, b : b + 1] = found[0]
+        for state, value in zip(states, found[1:], strict=True):
+            state[:, b : b + 1] = value
+    return tuple(a.astype(np.float32) for a in (y, *states))
 
 
 def _four_bit_product() -> Case:
