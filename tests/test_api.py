@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,9 @@ from autoglm.errors import (
     CompileError,
     ConfigError,
     InputError,
+    ModelError,
     UnsupportedOperatorError,
+    WriteError,
 )
 from autoglm.spec import (
     Artifact,
@@ -88,7 +90,8 @@ class Npu:
     def compile(self, model: ir.Model, options: CompileOptions, out: Path) -> Artifact:
         if bad := [n.op_type for n in model.graph if n.op_type in self.lies]:
             raise CompileError("npu: no kernel for {op}", op=bad[0])
-        return registry.backend("onnxruntime").compile(model, options, out)
+        made = registry.backend("onnxruntime").compile(model, options, out)
+        return replace(made, backend=self.name)
 
     def open(self, artifact: Artifact, folder: Path, options: RunOptions) -> Session:
         return registry.backend("onnxruntime").open(artifact, folder, options)
@@ -338,3 +341,50 @@ def test_a_session_that_nobody_closes_leaves_nothing_behind(
         gc.collect()
 
     assert not any((tmp_path / "tmp").iterdir())
+
+
+def test_open_dimensions_are_proved_above_size_one(tmp_path: Path) -> None:
+    # At one position a softmax is constant: an error in what it weighs would never show.
+    ir.save(models.transformer(batch="b", sequence="s"), tmp_path / "open.onnx")
+    result = autoglm.compile(tmp_path / "open.onnx", tmp_path / "out", backend="onnxruntime")
+
+    assert any("b=1, s=32 and at b=3, s=17" in note for note in result.notes)
+
+
+def test_one_bad_feed_fails_the_certificate() -> None:
+    from autoglm.runtime.certify import _worst
+    from autoglm.tensor.accuracy import Difference, passes
+
+    good, bad = Difference(1, 0.06, 54.0, 1.0), Difference(1, 0.05, -2.6, 0.6)
+
+    assert passes(good, "int8")
+    assert not passes(_worst([good, bad]), "int8")
+
+
+def test_a_bundle_refuses_keys_that_would_have_no_effect(cnn: Path, tmp_path: Path) -> None:
+    autoglm.compile(cnn, tmp_path / "out", backend="onnxruntime")
+
+    with pytest.raises(ConfigError, match="precision would have no effect"):
+        autoglm.run(tmp_path / "out", image(), precision="int8")
+
+
+def test_a_model_verb_given_a_bundle_says_so(cnn: Path, tmp_path: Path) -> None:
+    autoglm.compile(cnn, tmp_path / "out", backend="onnxruntime")
+
+    with pytest.raises(ModelError, match="is a bundle; this takes a model"):
+        autoglm.check(tmp_path / "out")
+
+
+def test_an_output_that_is_in_the_way_is_refused_before_the_work(cnn: Path, tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("keep")
+
+    with pytest.raises(WriteError, match="is not a bundle"):
+        autoglm.compile(tmp_path / "missing.onnx", tmp_path / "full")
+    assert (tmp_path / "full" / "mine.txt").read_text() == "keep"
+
+
+def test_a_pin_that_matches_nothing_is_noted(cnn: Path) -> None:
+    report = autoglm.check(cnn, backend="onnxruntime", pins={"nosuch": "openvino"})
+
+    assert any("'nosuch' matches no node" in note for note in report.notes)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from autoglm import registry
 from autoglm.config import AdaptConfig, merge
-from autoglm.errors import FileMissingError
+from autoglm.errors import ConfigError, FileMissingError
 from autoglm.runtime.report import Report, make_report
 from autoglm.spec import Alternative, Certificate, Device, Feeds, Fit, RunOptions, Value
 from autoglm.tensor.files import write_error
@@ -22,6 +22,7 @@ from autoglm.tensor.files import write_error
 if TYPE_CHECKING:
     from autoglm.bundle.manifest import Bundle
     from autoglm.runtime.candidate import Measurement
+    from autoglm.runtime.prepare import Loaded
     from autoglm.runtime.session import PlanSession
 
 __all__ = [
@@ -37,6 +38,10 @@ __all__ = [
     "ops",
     "run",
 ]
+
+
+# What of a config still counts once a bundle is compiled.
+_RUN_KEYS = {"device", "inputs", "memory_limit_bytes", "settings", "threads", "timeout_s"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,20 +107,21 @@ def compile(
     the answers are out of tolerance (unless `accept_accuracy`), UnsupportedOperatorError where
     nothing takes the model.
     """
-    from autoglm.bundle.manifest import read_bundle, write_bundle
+    from autoglm.bundle.manifest import read_bundle, require_replaceable, write_bundle
     from autoglm.runtime.candidate import Search
     from autoglm.runtime.choose import choose
     from autoglm.runtime.machine import machine
     from autoglm.runtime.prepare import load, require_installed
 
     config = merge(config, **overrides)
+    require_replaceable(Path(out))
     if config.backend != "auto":
         require_installed([config.backend])
     progress("reading the model")
     loaded = load(source, config, example_inputs=example_inputs)
     from autoglm.runtime.samples import make_samplings
 
-    samplings = make_samplings(loaded.inputs, config)
+    samplings = make_samplings(loaded.inputs, config, _golden_runs(loaded))
     with tempfile.TemporaryDirectory(prefix="autoglm-compile-", dir=_work_folder(out)) as work:
         search = Search(
             loaded, config, machine(), samplings, Path(work), use_cache=not force, progress=progress
@@ -165,6 +171,7 @@ def open(
         from autoglm.bundle.manifest import read_bundle
         from autoglm.runtime.session import open_parts
 
+        _refuse_adapting(config)
         bundle = read_bundle(Path(str(source)), verify=verify)
         options = RunOptions(
             device=config.device, threads=config.threads, settings=dict(config.settings)
@@ -265,6 +272,12 @@ def bench(
     origin = _origin(source) if against else source
     names = [("this", source, config), ("this again (A/A)", source, config)]
     names += [(e, origin, config.model_copy(update={"backend": e, **plain})) for e in against]
+    if passes and _is_bundle(source):
+        raise ConfigError(
+            "{path} is a bundle: its passes have run, and cannot be switched off one by one.",
+            hint="Give the model: autoglm bench model.onnx --backend ENGINE --passes",
+            path=str(source),
+        )
     if passes:
         names += _without_each_pass(source, config)
     sessions: dict[str, PlanSession] = {}
@@ -272,8 +285,9 @@ def bench(
         for name, what, how in names:
             sessions[name] = open(what, how)
         first = sessions["this"]
-        values = feeds if feeds is not None else make_samplings(first.inputs, config).proof[0]
-        return bench_sessions(sessions, values, budget_s=budget_s)
+        if feeds is None:
+            feeds = make_samplings(first.inputs, config, first.run).proof[0]
+        return bench_sessions(sessions, feeds, budget_s=budget_s)
     finally:
         for session in sessions.values():
             session.close()
@@ -312,6 +326,26 @@ def _check_engines(config: AdaptConfig) -> list[str]:
 
 def _is_bundle(source: object) -> bool:
     return isinstance(source, str | Path) and (Path(source) / "bundle.json").is_file()
+
+
+def _golden_runs(loaded: Loaded) -> Callable[[Feeds], object]:
+    from autoglm.runtime.golden import Golden
+
+    def run(feeds: Feeds) -> object:
+        with Golden(loaded.model) as golden:
+            return golden.run(feeds)
+
+    return run
+
+
+def _refuse_adapting(config: AdaptConfig) -> None:
+    """A bundle is adapted already: a key that would change that must not be dropped in silence."""
+    if idle := sorted(config.model_fields_set - _RUN_KEYS):
+        raise ConfigError(
+            "A bundle is compiled already; {keys} would have no effect.",
+            hint="Compile the model again with these, or leave them out.",
+            keys=", ".join(idle),
+        )
 
 
 def _without_each_pass(

@@ -97,7 +97,7 @@ def write_bundle(
     An older bundle there is replaced in one step; anything else that is not an empty folder is
     refused with WriteError. On failure nothing is left and the older bundle stays.
     """
-    _require_replaceable(folder)
+    require_replaceable(folder)
     with atomic_folder(folder, replace=True) as place:
         for name in artifacts:
             copy_tree(source / "artifacts" / name, place / "artifacts" / name)
@@ -134,14 +134,25 @@ def read_bundle(folder: str | Path, verify: str = "hash") -> Bundle:
         raise _damaged(place, "; ".join(wrong[:5]))
     for name, artifact in manifest.artifacts.items():
         safe_path(place, "/".join(filter(None, ("artifacts", name, artifact.entry))))
+    plan = decode(Plan, _read_json(place / "plan.json"), "plan.json")
+    _require_consistent(place, manifest, plan)
     return Bundle(
         place,
         manifest,
-        decode(Plan, _read_json(place / "plan.json"), "plan.json"),
+        plan,
         _rows(Certificate, place / "certificates.json"),
         _rows(dict, place / "measurements.json"),
         decode(dict, _read_json(place / "report.json"), "report.json"),
     )
+
+
+def _require_consistent(place: Path, manifest: Manifest, plan: Plan) -> None:
+    backends = {p.id: p.backend for p in plan.partitions}
+    if backends != {name: artifact.backend for name, artifact in manifest.artifacts.items()}:
+        raise _damaged(place, "plan.json and the artifacts name different partitions or backends")
+    made = {name for p in plan.partitions for name in p.outputs} | {i.name for i in manifest.inputs}
+    if missing := [o.name for o in manifest.outputs if o.name not in made]:
+        raise _damaged(place, f"no partition gives the output {missing[0]!r}")
 
 
 def verify(folder: str | Path) -> list[str]:
@@ -169,7 +180,8 @@ def read_artifact(folder: Path) -> Artifact:
     return decode(Artifact, _read_json(folder / ARTIFACT), ARTIFACT)
 
 
-def _require_replaceable(folder: Path) -> None:
+def require_replaceable(folder: Path) -> None:
+    """WriteError where something other than a bundle, or an empty folder, stands at `folder`."""
     if is_bundle(folder) or not folder.exists():
         return
     if folder.is_dir() and not any(folder.iterdir()):

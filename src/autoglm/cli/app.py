@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -13,6 +15,7 @@ from autoglm.messages import set_language
 from autoglm.settings import Settings
 
 INTERRUPTED = 130
+TERMINATED = 143
 BROKEN_PIPE = 141
 _UsageError: Any = typer.BadParameter.__mro__[1]
 _ClickError: Any = _UsageError.__mro__[1]
@@ -67,6 +70,9 @@ def invoke(arguments: Sequence[str]) -> int:
     set_language(settings.language)
     words = list(arguments) or ["--help"]
     as_json = "--json" in words
+    # Ended from outside, a command unwinds as it does for an error: temporary folders go.
+    with contextlib.suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
         status = _call(words)
         finish()

@@ -53,6 +53,8 @@ def build(
         part_options = replace(
             options,
             precision=partition.precision,
+            # Keys of one engine mean nothing to another.
+            settings=options.settings if partition.backend == planned.plan.backend else {},
             calibration=[
                 _calibration(partition, feed, known)
                 for feed, known in zip(options.calibration, answers, strict=bool(answers))

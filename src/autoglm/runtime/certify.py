@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,8 +106,16 @@ def _worst_of_part(
     return _worst(one(feed, answer) for feed, answer in zip(feeds, answers, strict=True))
 
 
-def _worst(differences: object) -> Difference:
-    return max(differences, key=lambda d: (d.max_relative, -d.sqnr_db))  # type: ignore[call-overload, no-any-return]
+def _worst(differences: Iterable[Difference]) -> Difference:
+    """The worst of each figure: one feed may fail by SQNR while another has the largest error."""
+    found = list(differences)
+    return replace(
+        max(found, key=lambda d: d.max_relative),
+        max_abs=max(d.max_abs for d in found),
+        sqnr_db=min(d.sqnr_db for d in found),
+        cosine=min(d.cosine for d in found),
+        mismatches=sum(d.mismatches for d in found),
+    )
 
 
 def _certificate(

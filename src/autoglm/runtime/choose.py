@@ -21,6 +21,10 @@ from autoglm.runtime.prove import name_culprits, prove
 from autoglm.runtime.timing import interleave
 from autoglm.spec import Feeds, Fit, Value
 
+_ACCURACY_HINT = (
+    "Raise --max-error, take a higher --precision, or give --calibration data; "
+    "--accept-accuracy keeps the result as it is."
+)
 # How much slower than the best a candidate may be to stay in after one call, and after a few.
 _FIRST_LOOK, _SECOND_LOOK = 3.0, 1.25
 
@@ -54,7 +58,7 @@ def choose(search: Search) -> tuple[Candidate, list[Measurement]]:
 
 
 def _time(pool: Sequence[Candidate], feed: Feeds) -> None:
-    calls = {c.name: _call(c, feed) for c in pool}
+    calls = {str(id(c)): _call(c, feed) for c in pool}
     found = interleave(calls, budget_s=0.0, least=1)
     for limit, budget_s, least in ((_FIRST_LOOK, 0.6, 3), (_SECOND_LOOK, 3.0, 7)):
         best = min(s.estimate for s in found.values())
@@ -62,7 +66,7 @@ def _time(pool: Sequence[Candidate], feed: Feeds) -> None:
         if len(calls) > 1:
             found |= interleave(calls, budget_s=budget_s, least=least, seed=least)
     for candidate in pool:
-        candidate.samples = found[candidate.name]
+        candidate.samples = found[str(id(candidate))]
 
 
 def _call(candidate: Candidate, feed: Feeds) -> Callable[[], object]:
@@ -120,7 +124,6 @@ def _none_right(pool: Sequence[Candidate]) -> AutoGLMError:
     error = AccuracyError if answered else UnsupportedOperatorError
     return error(
         "No candidate is fit to use: {reasons}.",
-        hint="Raise --max-error, take a higher --precision, or give --calibration data; "
-        "--accept-accuracy keeps the result as it is.",
+        hint=_ACCURACY_HINT if answered else "`autoglm check` lists every refusal, node by node.",
         reasons="; ".join(f"{c.name}: {c.rejected}" for c in pool),
     )

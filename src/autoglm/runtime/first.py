@@ -12,6 +12,7 @@ from autoglm.errors import BackendError, UnsupportedOperatorError
 from autoglm.runtime.build import plan_and_build
 from autoglm.runtime.candidate import options_of
 from autoglm.runtime.prepare import Loaded, Planned, installed, plan_for
+from autoglm.runtime.samples import make_samplings
 from autoglm.runtime.session import PlanSession, open_parts
 from autoglm.spec import Fit, RunOptions
 
@@ -72,7 +73,7 @@ def _open(
             loaded,
             planned,
             config,
-            options_of(config, precision),
+            options_of(config, precision, make_samplings(loaded.inputs, config).calibration),
             Path(folder.name),
             use_cache=use_cache,
         )

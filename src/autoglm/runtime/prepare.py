@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoglm import registry
-from autoglm.errors import BackendUnavailableError
+from autoglm.bundle.manifest import is_bundle
+from autoglm.errors import BackendUnavailableError, ModelError
 from autoglm.spec import (
     Capabilities,
     Constraint,
@@ -83,6 +84,12 @@ def load(
     from autoglm.rewrite.prepare import prepare
     from autoglm.rewrite.shapes import bind_shapes
 
+    if isinstance(source, str | Path) and is_bundle(source):
+        raise ModelError(
+            "{path} is a bundle; this takes a model.",
+            hint="`autoglm inspect` shows a bundle's plan, `autoglm run` runs it.",
+            path=str(source),
+        )
     plug = registry.frontend_for(source)
     model = plug.load(source, example_inputs=example_inputs)
     if config.input_shapes:

@@ -100,7 +100,10 @@ def _prove_one(search: Search, candidate: Candidate, answers: Answers) -> None:
     if not candidate.precision.startswith("int8"):
         return
     order = raise_order(candidate.planned.graph)
-    most, *fewer = (frozenset(order[: round(len(order) * s)]) for s in (_MOST, *_FEWER))
+    if len(order) < 2:
+        return  # nothing would stay in int8
+    counts = (min(round(len(order) * s), len(order) - 1) for s in (_MOST, *_FEWER))
+    most, *fewer = (frozenset(order[:count]) for count in counts)
     # The most first: where that does not help, nothing in between will.
     if not _attempt(search, candidate, answers, most):
         return

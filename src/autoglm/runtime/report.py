@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from autoglm.spec import Alternative, Fit, Plan, TensorInfo
@@ -80,7 +81,13 @@ def make_report(
         graph=planned.graph,
         passes=loaded.passes,
         rewrites=planned.rewrites,
-        notes=(*loaded.notes, *planned.graph.notes),
+        notes=(*loaded.notes, *planned.graph.notes, *_idle_pins(planned, config)),
         toolkits={name: table.toolkit for name, table in planned.tables.items()},
         config=config,
     )
+
+
+def _idle_pins(planned: Planned, config: AdaptConfig) -> tuple[str, ...]:
+    names = {text for n in planned.graph.nodes for text in (n.name, n.op)}
+    idle = [p for p in config.pins if not any(fnmatchcase(name, p) for name in names)]
+    return tuple(f"The pin {pattern!r} matches no node and no operator." for pattern in idle)

@@ -4,6 +4,7 @@ interrupted from Python.
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import threading
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from autoglm.errors import LimitError
 
 _PERIOD_S = 0.05
+_CLEAN_UP_S = 2.0
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -65,9 +67,19 @@ def _watch(
         error = _passed(deadline, seconds, memory_bytes)
         if error is not None:
             report(error)
+            _clean_up()
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(error.row.exit)
+
+
+def _clean_up() -> None:
+    """Remove temporary folders, as a normal exit would; bounded, for an engine may hang in its
+    own.
+    """
+    exits = threading.Thread(target=atexit._run_exitfuncs, daemon=True)
+    exits.start()
+    exits.join(_CLEAN_UP_S)
 
 
 def _passed(
