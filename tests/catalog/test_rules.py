@@ -80,7 +80,12 @@ def test_two_features_are_named_where_one_does_not_separate() -> None:
 def test_a_kind_of_node_that_is_sometimes_wrong_is_refused_whole() -> None:
     rows = (row("yes", node()), row("wrong", node(), "max error 1"), row("yes", node(mode="a")))
 
-    assert measured(*rows)(node()).verdict is Verdict.NO
+    verdict = measured(*rows)(node())
+
+    assert (
+        verdict.reason
+        == "Op of float32 as used here, for some values, answers wrongly (max error 1)"
+    )
     assert measured(*rows)(node(mode="a")).ok
 
 
@@ -134,6 +139,16 @@ def test_a_limit_on_a_rank_that_is_not_known_is_unknown() -> None:
     )
 
     assert measured(*rows)(blind).verdict is Verdict.UNKNOWN
+
+
+def test_a_limit_of_open_dimensions_spares_fixed_ones() -> None:
+    loose = replace(node(), inputs=(ValueFacts("float32", ("n", 3)), None))
+    rows = (row("yes", node()), row("wrong", loose, "max error 1"))
+
+    verdict = measured(*rows)(loose)
+
+    assert verdict.reason == "Op with open dimensions answers wrongly (max error 1)"
+    assert measured(*rows)(node()).ok
 
 
 def test_a_dtype_that_is_not_known_is_unknown() -> None:

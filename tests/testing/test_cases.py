@@ -8,10 +8,11 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from autoglm.testing import formulas
-from autoglm.testing.cases import Case, suite, with_constants
+from autoglm.testing.cases import Case, dynamic, suite, with_constants
 from autoglm.testing.generate import OLDEST, build, generated, schema_dtypes, versions
 from autoglm.testing.operators import SPECS
 from autoglm.testing.patterns import patterns
+from autoglm.testing.restamp import restamped
 from autoglm.testing.special import special
 
 
@@ -68,13 +69,37 @@ def test_constants_move_every_input_but_the_first_into_the_model() -> None:
     assert len(moved.proto().graph.initializer) == 1
 
 
-def test_lstm_lengths_differ_from_the_reference_that_ignores_them() -> None:
-    case = next(c for c in special() if c.name.startswith("LSTM_lengths"))
-    (inputs, (y, h, _)) = case.data[0]
+@pytest.mark.parametrize("op", ["LSTM", "GRU", "RNN"])
+def test_what_lies_beyond_a_sequence_is_zero_and_its_state_is_its_last_step(op: str) -> None:
+    case = next(c for c in special() if c.name.startswith(f"{op}_lengths_forward"))
+    (inputs, (y, h, *_)) = case.data[0]
 
-    assert (y[2:, 0, 1] == 0).all()
-    np.testing.assert_array_equal(h[0, 1], y[1, 0, 1])
     assert inputs[1].tolist() == [4, 2]
+    assert (y[2:, 0, 1] == 0).all()
+    assert (y[3, 0, 0] != 0).all()
+    np.testing.assert_array_equal(h[0, 1], y[1, 0, 1])
+    np.testing.assert_array_equal(h[0, 0], y[3, 0, 0])
+
+
+def test_open_dimensions_leave_the_answers_alone() -> None:
+    case = next(c for c in suite() if c.name == "add")
+
+    loose = dynamic(case)
+
+    assert loose is not None
+    assert loose.data == case.data
+    (first, *_) = loose.proto().graph.input
+    assert [d.dim_param for d in first.type.tensor_type.shape.dim] == ["x_0", "x_1", "x_2"]
+
+
+def test_a_case_moves_to_an_older_version_only_where_it_means_the_same() -> None:
+    cases = [c for c in suite() if c.name in ("quantizelinear", "gridsample_bilinear", "relu")]
+
+    moved = {c.name for c in restamped(cases, {"Relu"})}
+
+    assert "quantizelinear@13" in moved
+    assert "gridsample_bilinear@16" not in moved  # its default mode had another name
+    assert not [name for name in moved if name.startswith("relu")]
 
 
 def test_lrn_sums_over_channels() -> None:

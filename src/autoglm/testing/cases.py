@@ -55,12 +55,13 @@ def suite(*, expanded: bool = False) -> Iterator[Case]:
         if case.model is None or (not expanded and "_expanded" in case.name):
             continue
         data = tuple((_values(i), _values(o)) for i, o in case.data_sets)
-        kind = "shapes" if _random(case.model) else "values"
+        kind = "shapes" if is_random(case.model) else "values"
         model = case.model.SerializeToString(deterministic=True)
         yield Case(case.name.removeprefix("test_"), model, data, case.rtol, case.atol, kind)
 
 
-def _random(model: onnx.ModelProto) -> bool:
+def is_random(model: onnx.ModelProto) -> bool:
+    """Whether the answer is drawn: only its dtype and shape can be judged."""
     ops = {node.op_type for node in model.graph.node}
     training = any(n.op_type == "Dropout" and len(n.input) > 2 for n in model.graph.node)
     return bool(ops & RANDOM) or training

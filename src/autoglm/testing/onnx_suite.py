@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autoglm.testing.cases import Case
+from autoglm.testing.cases import Case, is_random
 
 if TYPE_CHECKING:
     import onnx
@@ -41,7 +41,8 @@ def suite_cases(kinds: tuple[str, ...] = KINDS) -> Iterator[Case]:
                 model, light = _model(found)
                 data = tuple(_data(found, model, light))
                 text = model.SerializeToString()
-                yield Case(f"{kind}/{found.name}", text, data, found.rtol, found.atol)
+                judge = "shapes" if is_random(model) else "values"
+                yield Case(f"{kind}/{found.name}", text, data, found.rtol, found.atol, judge)
 
 
 def _model(found: Any) -> tuple[onnx.ModelProto, Path | None]:
