@@ -38,11 +38,11 @@ else:
     import openvino as ov
     session = ov.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     session(feeds)
-peak = int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
-def pss(): return int(re.search(r"^Pss:\\s+(\\d+)", open("/proc/self/smaps_rollup").read(),
-re.M)[1]) print(peak, flush=True)
+def kib(file, key):
+    return int(re.search(key + r":\\s+(\\d+)", open(file).read())[1])
+print(kib("/proc/self/status", "VmHWM"), flush=True)
 for line in sys.stdin:
-    print(pss(), flush=True)
+    print(kib("/proc/self/smaps_rollup", "\\nPss"), flush=True)
 """
 
 
