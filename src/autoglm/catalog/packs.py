@@ -74,16 +74,23 @@ def _op_lines(op: str, since: int, version: OpVersion) -> str:
         layout.variadic,
         dict(layout.defaults),
     ]
-    rows = sorted(
-        version.rows,
-        key=lambda row: (row.dtypes, json.dumps(row.features, sort_keys=True), row.outcome),
-    )
-    body = ",\n".join("  " + _compact(_row_json(row)) for row in rows)
-    return f'{json.dumps(f"{op}@{since}")}: {{"layout": {_compact(head)}, "rows": [\n{body}]}}'
+    keys = sorted({key for row in version.rows for key in row.features})
+    rows = sorted(version.rows, key=row_order)
+    body = ",\n".join("  " + _compact(_row_json(row, keys)) for row in rows)
+    start = f'{json.dumps(f"{op}@{since}")}: {{"layout": {_compact(head)},'
+    return f'{start} "features": {_compact(keys)}, "rows": [\n{body}]}}'
 
 
-def _row_json(row: Row) -> list[Any]:
-    head = [",".join(row.dtypes), row.features, row.outcome, row.count, row.case]
+def row_order(row: Row) -> tuple[object, ...]:
+    """How rows are sorted in a file."""
+    return row.dtypes, json.dumps(row.features, sort_keys=True), row.outcome
+
+
+def _row_json(row: Row, keys: list[str]) -> list[Any]:
+    values = [row.features.get(key) for key in keys]
+    while values and values[-1] is None:
+        values.pop()
+    head = [",".join(row.dtypes), values, row.outcome, row.count, row.case]
     return [*head, row.reason] if row.reason else head
 
 
@@ -108,11 +115,12 @@ def pack_of(raw: Mapping[str, Any]) -> Pack:
 def _op_version(value: Mapping[str, Any]) -> OpVersion:
     typed, inputs, required, variadic, defaults = value["layout"]
     layout = Layout(tuple(typed), tuple(inputs), required, variadic, defaults)
-    return OpVersion(layout, tuple(_row(r) for r in value["rows"]))
+    return OpVersion(layout, tuple(_row(r, value["features"]) for r in value["rows"]))
 
 
-def _row(raw: list[Any]) -> Row:
-    dtypes, features, outcome, count, case = raw[:5]
+def _row(raw: list[Any], keys: list[str]) -> Row:
+    dtypes, values, outcome, count, case = raw[:5]
+    features = {k: v for k, v in zip(keys, values, strict=False) if v is not None}
     signature = tuple(dtypes.split(",")) if dtypes else ()
     return Row(signature, features, outcome, raw[5] if len(raw) > 5 else "", case, count)
 

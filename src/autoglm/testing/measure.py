@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoglm.catalog.features import features, signature
-from autoglm.catalog.packs import OpVersion, Pack, dumps
+from autoglm.catalog.packs import OpVersion, Pack, dumps, row_order
 from autoglm.catalog.rules import Row
 from autoglm.errors import AutoGLMError, BackendUnavailableError
 from autoglm.spec import Backend, CompileOptions, NodeFacts, RunOptions
@@ -186,7 +186,9 @@ def rows_of(findings: Iterable[Finding]) -> dict[str, dict[int, OpVersion]]:
                 _add(rows, _together(finding.nodes), finding)
     ops: dict[str, dict[int, OpVersion]] = defaultdict(dict)
     for (op, since), found in rows.items():
-        ops[op][since] = OpVersion(layout_of(op, since), tuple(found.values()))
+        ops[op][since] = OpVersion(
+            layout_of(op, since), tuple(sorted(found.values(), key=row_order))
+        )
     return dict(ops)
 
 
