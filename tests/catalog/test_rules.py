@@ -86,6 +86,7 @@ def test_a_kind_of_node_that_is_sometimes_wrong_is_refused_whole() -> None:
         verdict.reason
         == "Op of float32 as used here, for some values, answers wrongly (max error 1)"
     )
+    assert verdict.constraint is Constraint.VALUE
     assert measured(*rows)(node(mode="a")).ok
 
 

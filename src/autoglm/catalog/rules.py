@@ -108,8 +108,7 @@ class Condition:
 
     def text(self, op: str) -> str:
         """One sentence: what is limited, then what happened."""
-        if len(self.literals) > _PAIR:
-            # Nothing about the node tells failing from working: it is in the values.
+        if self.by_value:
             subject = f"{op} of {dict(self.literals)[DTYPE]} as used here, for some values,"
         else:
             where = " ".join(filter(None, (_say(k, v) for k, v in self.literals)))
@@ -119,8 +118,15 @@ class Condition:
         return subject + " " + verb + (shown if self.reason else "")
 
     @property
+    def by_value(self) -> bool:
+        """Nothing about the node tells failing from working: it is in the values."""
+        return len(self.literals) > _PAIR
+
+    @property
     def constraint(self) -> Constraint:
         """Which kind of limit this is."""
+        if self.by_value:
+            return Constraint.VALUE
         if self.outcome != "refused":
             return Constraint.ANSWER if self.outcome == "wrong" else Constraint.PRECISION
         if not self.literals:
