@@ -161,6 +161,30 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True)
+class Chip:
+    """One accelerator or CPU as its maker publishes it; what no source says is None or absent."""
+
+    name: str
+    vendor: str
+    backend: str  # the backend that drives it
+    kind: str  # cpu, gpu, npu
+    memory_bytes: int | None = None
+    bandwidth_gbps: float | None = None  # of its memory, GB/s
+    # precision -> dense TFLOPS (TOPS of integers); "unstated" where the source names no precision
+    peak_tflops: Mapping[str, float] = field(default_factory=dict)
+    watts: float | None = None
+    link_gbps: float | None = None  # to the host, GB/s in one direction, as the bus is rated
+    formats: tuple[str, ...] = ()
+    collectives: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    sources: Mapping[str, str] = field(default_factory=dict)  # field -> where its figure is from
+    precisions: tuple[str, ...] = ()  # that it computes in; () = unknown
+    lacks: tuple[str, ...] = ()  # precisions that its maker says it has not
+    alignment: int | None = None  # of an address in its memory, bytes
+    layouts: tuple[str, ...] = ()  # that its compiler takes or makes
+
+
+@dataclass(frozen=True, slots=True)
 class OpRule:
     """One row of a capability table: which dtypes (of the first typed input) and since-versions,
     and any further limit.
@@ -191,6 +215,7 @@ class Capabilities:
     evidence: Evidence = Evidence.INFERRED
     # False: an operator that is not in the table was never measured, so it is unknown
     complete: bool = True
+    chip: Chip | None = None  # the one that the table speaks of
     # of this backend's node times relative to the machine's measured rates; a planning prior
     speed: float = 1.0
 
