@@ -29,3 +29,11 @@ class Settings:
             debug=env.get("AUTOGLM_DEBUG", "") not in ("", "0"),
             no_color=bool(env.get("NO_COLOR")),
         )
+
+
+_OF_OUR_PYTHON = ("PYTHON", "VIRTUAL_ENV", "CONDA_", "PYENV_VERSION", "__PYVENV_LAUNCHER__")
+
+
+def child_environment() -> dict[str, str]:
+    """What a program with a Python of its own inherits: everything but what belongs to ours."""
+    return {k: v for k, v in os.environ.items() if not k.startswith(_OF_OUR_PYTHON)}

@@ -53,9 +53,9 @@ def _root(
 
 
 def _register() -> None:
-    from autoglm.cli import bench, check, compile, config, inspect, machine, ops, run
+    from autoglm.cli import bench, check, compile, config, inspect, machine, ops, run, toolchain
 
-    for module in (check, compile, run, inspect, bench, ops, config, machine):
+    for module in (check, compile, run, inspect, bench, ops, config, machine, toolchain):
         module.register(app)
 
 
