@@ -1,5 +1,6 @@
 """Measured capability packs, and chips as data."""
 
+from autoglm.catalog.chips import chip, chips, default_chip
 from autoglm.catalog.describe import describe
 from autoglm.catalog.features import Layout, features, signature
 from autoglm.catalog.packs import Pack, dumps, load_pack, measured, merge, read_pack, shipped
@@ -11,6 +12,9 @@ __all__ = [
     "Measured",
     "Pack",
     "Row",
+    "chip",
+    "chips",
+    "default_chip",
     "describe",
     "dumps",
     "features",
