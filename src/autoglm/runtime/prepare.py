@@ -121,28 +121,44 @@ def plan_for(
     `refused` maps backend -> node -> the reason its compiler gave: what was tried outweighs the
     table.
     """
-    from autoglm.plan import Budget, graph_of, make_plan
+    from autoglm.plan import graph_of
     from autoglm.rewrite.legalize import legalize
 
     tables = tables_for(backend, config)
     for name, nodes in (refused or {}).items():
-        tables[name] = Refusing(**_fields(tables[name]), nodes=nodes)
+        tables[name] = Refusing(**table_fields(tables[name]), nodes=nodes)
     model = loaded.model.clone()
     rewrites = legalize(model, tables[backend].support)
     graph = graph_of(model)
-    plan = make_plan(
+    plan = place(graph, tables, backend, config, machine, precision=precision)
+    return Planned(model, graph, plan, tuple(rewrites), tables)
+
+
+def place(
+    graph: Graph,
+    tables: Mapping[str, Capabilities],
+    backend: str,
+    config: AdaptConfig,
+    machine: Machine,
+    *,
+    precision: str = "",
+    pins: Mapping[str, str] | None = None,
+) -> Plan:
+    """Place every node of a graph as the config wants it; `pins` give way to the config's."""
+    from autoglm.plan import Budget, make_plan
+
+    return make_plan(
         graph,
         tables,
         backend=backend,
         policy=config.fallback_policy,
         precision=precision or config.precision,
         machine=machine,
-        pins=config.pins,
+        pins={**config.pins, **(pins or {})},
         budget=Budget(**_budget(config)),
         # Who names a backend wants it used: predictions are too coarse to leave it for little.
         prefer_primary=0.0 if config.backend == "auto" else _LOYALTY,
     )
-    return Planned(model, graph, plan, tuple(rewrites), tables)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,5 +224,6 @@ def _name(source: object, model: ir.Model) -> str:
     return model.graph.name or "model"
 
 
-def _fields(table: Capabilities) -> dict[str, Any]:
+def table_fields(table: Capabilities) -> dict[str, Any]:
+    """What `table` is made of, for a table that answers otherwise."""
     return {f.name: getattr(table, f.name) for f in fields(Capabilities)}
