@@ -17,7 +17,7 @@ UNARY = (
     *("LeakyRelu", "Log", "Mish", "Neg", "Not", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid"),
     *("Sign", "Softplus", "Softsign", "Sqrt", "Swish", "Tanh"),
 )
-BINARY = ("Add", "Div", "Mul", "Sub")
+BINARY = ("Add", "Div", "Max", "Min", "Mul", "Pow", "PRelu", "Sub")
 RESHAPES = ("Reshape", "Squeeze", "Unsqueeze", "Flatten")
 
 
@@ -26,17 +26,27 @@ class MergeTransposes(Rule):
 
     title = "transpose-transpose"
     ends = ("Transpose",)
+    variants = ("alone", "shared")  # whether anything else reads the first one
 
     def pattern(self, op: Any, x: Any) -> Any:
-        inner = op.Transpose(x, _outputs=["inner"])
+        inner = op.Transpose(x, _outputs=["inner"]) if self.variant == "alone" else x
         return op.Transpose(inner, _outputs=["outer"])
 
-    def check(self, context: Any, inner: ir.Value, outer: ir.Value, **_: Any) -> MatchResult:
+    def check(
+        self, context: Any, x: ir.Value, outer: ir.Value, inner: ir.Value | None = None
+    ) -> MatchResult:
+        inner = inner or x
         first, second = permutation(inner.producer()), permutation(outer.producer())
+        if self.variant == "shared" and len(inner.uses()) < 2 and not inner.is_graph_output():
+            return refuse("the other pattern takes it")
         return MatchResult() if first and second else refuse("a permutation is not known")
 
-    def rewrite(self, op: Any, x: ir.Value, inner: ir.Value, outer: ir.Value) -> Any:
-        first, second = permutation(inner.producer()), permutation(outer.producer())
+    def rewrite(self, op: Any, x: ir.Value, outer: ir.Value, inner: ir.Value | None = None) -> Any:
+        node = (inner or x).producer()
+        assert node is not None
+        assert node.inputs[0] is not None
+        x = node.inputs[0]
+        first, second = permutation(node), permutation(outer.producer())
         assert first is not None
         assert second is not None
         merged = [first[axis] for axis in second]

@@ -245,6 +245,8 @@ def _transposes(s: Source) -> Iterator[Case]:
             body = f"t = Transpose<perm = {first}>(x) y = Transpose<perm = {second}>(t)"
             yield Case(body, {"x": x}, {}, 20, edge)
     yield Case("t = Transpose(x) y = Transpose(t)", {"x": s.normal(2, 3, 4, 5)})
+    shared = "t = Transpose<perm = [1,2,0]>(x) y0 = Transpose<perm = [1,2,0]>(t) y1 = Neg(t)"
+    yield Case(shared, {"x": s.edges(2, 3, 4)}, {}, 20, True)
 
 
 @case("transpose-unary", exact=True, dtypes=EXACT)
@@ -265,7 +267,7 @@ def _transpose_unary(s: Source) -> Iterator[Case]:
 
 @case("transpose-binary", exact=True)
 def _transpose_binary(s: Source) -> Iterator[Case]:
-    for kind in ("Add", "Sub", "Mul", "Div"):
+    for kind in ("Add", "Sub", "Mul", "Div", "Max", "Min"):
         for shape in ((2, 3, 4), (2, 1, 4), (0, 3, 4), (1, 1, 1)):
             first = (2, 3, 4) if shape[0] else shape
             feeds = {"x": s.edges(*first), "z": s.edges(*shape)}
@@ -276,7 +278,7 @@ def _transpose_binary(s: Source) -> Iterator[Case]:
 
 @case("transpose-scalar", exact=True)
 def _transpose_scalar(s: Source) -> Iterator[Case]:
-    for kind in ("Add", "Sub", "Mul", "Div"):
+    for kind in ("Add", "Sub", "Mul", "Div", "Max", "Min"):
         for sides in ("t, c", "c, t"):
             for rank in (0, 1, 3):
                 body = f"t = Transpose<perm = [1,2,0]>(x) y = {kind}({sides})"

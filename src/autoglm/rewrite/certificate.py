@@ -19,10 +19,12 @@ import numpy as np
 import onnx_ir as ir
 
 from autoglm.errors import AutoGLMError
-from autoglm.rewrite import cases_decompose as _more  # registers its cases
+from autoglm.rewrite import cases_decompose as _more  # these two register their cases
+from autoglm.rewrite import cases_transpose as _sunk
 from autoglm.rewrite.cases import CASES, Case, Source
 
 assert _more is not None
+assert _sunk is not None
 FILE = Path(__file__).parent / "certificates.json"
 
 # Largest difference allowed, relative to the answer's largest magnitude: some tens of roundings.

@@ -28,6 +28,7 @@ from autoglm.rewrite.fuse import FUSE, StripSoftmaxGuard
 from autoglm.rewrite.linear import LINEAR
 from autoglm.rewrite.rule import Names, Rule, apply_rules
 from autoglm.rewrite.shapes import infer_in_place
+from autoglm.rewrite.transpose import SINK
 
 _ROUNDS = 3  # cancelling exposes new fusions; real models settle in two
 
@@ -99,7 +100,7 @@ PASSES: Mapping[str, Pass] = dict(
         _step("share", share_equal),
         *(_rule(kind, default=kind is not StripSoftmaxGuard) for kind in FUSE),
         *(_rule(kind) for kind in LINEAR),
-        *(_rule(kind) for kind in CANCEL),
+        *(_rule(kind) for kind in (*CANCEL, *SINK)),
         _step("dead", remove_dead_code),
     ]
 )
@@ -125,13 +126,13 @@ def prepare(
     run("inline")
     run("constants")
     infer_in_place(model)
-    groups = (FUSE, LINEAR, CANCEL)
+    groups = (FUSE, LINEAR, (*CANCEL, *SINK))
     for _ in range(_ROUNDS):
         known = sum(map(run, ("cast-like", "fold", "shapes")))
         if known:
             infer_in_place(model)
             known += run("fold")
-        sum(map(run, ("identity", "dropout", "no-op", "share")))
+        sum(map(run, ("dead", "identity", "dropout", "no-op", "share")))
         changes = 0
         names = Names(model)
         for group in groups:
