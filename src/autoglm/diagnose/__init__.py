@@ -1,0 +1,1 @@
+"""What does not fit on this machine, and the nearest set of versions that does."""
