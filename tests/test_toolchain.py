@@ -31,6 +31,29 @@ def test_a_failing_program_is_an_error_with_its_last_line(tmp_path: Path) -> Non
     assert str(tmp_path / "log") in caught.value.hint
 
 
+def test_a_known_message_is_explained_and_its_nodes_named(tmp_path: Path) -> None:
+    line = "E19010: No parser is registered for Op [Find_3, optype [ai.onnx::11::FindMax]]."
+    code = f"print({line!r}); print('noise'); raise SystemExit(1)"
+    with pytest.raises(CompileError, match=r"E19010.*Find_3") as caught:
+        toolchain.run(python(code), log=tmp_path / "log")
+
+    assert caught.value.facts["explained"] == ["ascend-no-parser"]
+    assert caught.value.facts["nodes"] == ["Find_3"]
+    assert "fallback_policy" in caught.value.hint
+    assert str(tmp_path / "log") in caught.value.hint
+
+
+def test_of_a_long_log_both_ends_are_read(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"first\n" + b"x" * (9 << 20) + b"\nlast")
+
+    text = toolchain.read_ends(log)
+
+    assert text.startswith("first\n")
+    assert text.endswith("\nlast")
+    assert len(text) == (8 << 20) + 1
+
+
 def test_an_abort_names_the_signal(tmp_path: Path) -> None:
     with pytest.raises(CompileError, match="SIGABRT"):
         toolchain.run(python("import os; os.abort()"), log=tmp_path / "log")

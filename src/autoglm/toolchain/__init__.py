@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autoglm.errors import BackendUnavailableError, CompileError
+from autoglm.vendor_errors import explain
 
 _TAIL_BYTES = 4096
+_READ_BYTES = 4 << 20  # of each end of a log, for the translator
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +85,39 @@ def tail(log: Path) -> str:
         return stream.read().decode("utf-8", "replace").strip()
 
 
+def read_ends(log: Path) -> str:
+    """A log as text; of a very long one the first and the last 4 MiB."""
+    with log.open("rb") as stream:
+        head = stream.read(2 * _READ_BYTES)
+        rest = stream.seek(0, os.SEEK_END) - len(head)
+        if rest > 0:
+            stream.seek(rest + _READ_BYTES)
+            head = head[:_READ_BYTES] + b"\n" + stream.read()
+    return head.decode("utf-8", "replace")
+
+
 def _failure(argv: Sequence[str], log: Path, cause: str) -> CompileError:
     last = tail(log)
+    facts = {
+        "program": Path(argv[0]).name,
+        "cause": cause,
+        "line": last.splitlines()[-1] if last else "it printed nothing",
+        "log": str(log),
+        "argv": list(argv),
+        "tail": last,
+    }
+    known = explain(read_ends(log))
+    if not known:
+        return CompileError(
+            "{program} failed ({cause}): {line}", hint="The whole log is in {log}.", **facts
+        )
+    facts |= {"line": known[0].text, "meaning": known[0].cause, "next": known[0].next}
     return CompileError(
         "{program} failed ({cause}): {line}",
-        hint="The whole log is in {log}.",
-        program=Path(argv[0]).name,
-        cause=cause,
-        line=last.splitlines()[-1] if last else "it printed nothing",
-        log=str(log),
-        argv=list(argv),
-        tail=last,
+        hint="{meaning} {next} The whole log is in {log}.",
+        **facts,
+        explained=[e.code for e in known],
+        nodes=[node for e in known for node in e.nodes],
     )
 
 
