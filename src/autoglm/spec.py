@@ -199,6 +199,16 @@ class OpRule:
 OpTable: TypeAlias = Mapping[str, OpRule]
 
 
+def _open_shape(node: NodeFacts) -> str:
+    """The first input without a fixed shape, as text."""
+    for value in node.inputs:
+        if value is not None and value.kind == "tensor" and value.shape is None:
+            return "a shape that is not known"
+        if value is not None and any(not isinstance(d, int) for d in value.shape or ()):
+            return "x".join("?" if d is None else str(d) for d in value.shape or ())
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     """The one table that check, plan, compile and conformance all read."""
@@ -216,6 +226,7 @@ class Capabilities:
     # False: an operator that is not in the table was never measured, so it is unknown
     complete: bool = True
     chip: Chip | None = None  # the one that the table speaks of
+    fixed_shapes: bool = False  # nodes with open dimensions are refused
     # of this backend's node times relative to the machine's measured rates; a planning prior
     speed: float = 1.0
 
@@ -241,6 +252,9 @@ class Capabilities:
         if rule.dtypes is not None and dtype and dtype not in rule.dtypes:
             limit = ", ".join(sorted(rule.dtypes))
             return no(Constraint.DTYPE, f"{node.op} takes {limit}; found {dtype}", rule.evidence)
+        if self.fixed_shapes and (found := _open_shape(node)):
+            reason = f"{self.toolkit} compiles fixed shapes only; found {found}: give --input-shape"
+            return no(Constraint.SHAPE, reason, rule.evidence)
         taken = yes(rule.evidence)
         if rule.when is not None:
             verdict = rule.when(node)
@@ -402,6 +416,7 @@ class Partition:
     precision: str
     seconds: float  # predicted, of one run
     layout: str = "NCHW"
+    chip: str = ""  # the catalog's chip that `seconds` is estimated from; "" = from measurements
 
 
 @dataclass(frozen=True, slots=True)
@@ -453,6 +468,7 @@ class Plan:
     alternatives: tuple[Alternative, ...] = ()
     seconds: float = 0.0
     uncertainty: float = 1.0  # the prediction is within a factor of 1 + this
+    notes: tuple[str, ...] = ()  # what the prices rest on where nothing was measured
 
     @property
     def fit(self) -> Fit:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from autoglm.catalog.work import Work
 from autoglm.plan.cost import Machine, Side, boundary_kinds, boundary_seconds, node_seconds
-from autoglm.plan.work import Work
 
 FAST = Machine(
     gemm_gflops={"float32": 100.0, "bfloat16": 200.0, "int8": 400.0},

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from autoglm.runtime.candidate import Measurement
 
 _HERE = Path(__file__).parent
-_VERDICT_CLASS = {Fit.FITS: "fits", Fit.FALLBACKS: "falls", Fit.NO: "no"}
+VERDICT_CLASS = {Fit.FITS: "fits", Fit.FALLBACKS: "falls", Fit.NO: "no"}
 
 
 def page(
@@ -28,10 +28,6 @@ def page(
     measurements: Sequence[Measurement] = (),
 ) -> str:
     """The whole page."""
-    style, script = ((_HERE / name).read_text("utf-8") for name in ("page.css", "page.js"))
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    # The hash lets our script run and no other: a name that slipped through could still do nothing.
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     parts = [
         _header(report),
         _tiles(report),
@@ -47,11 +43,20 @@ def page(
         sections.changes(tr("Passes"), [p for p in report.passes if p.changes]),
         sections.facts(report),
     ]
+    return document(report.model, parts)
+
+
+def document(title: str, parts: Sequence[str]) -> str:
+    """Sections as one page with the house's style and script inside."""
+    style, script = ((_HERE / name).read_text("utf-8") for name in ("page.css", "page.js"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    # The hash lets our script run and no other: a name that slipped through could still do nothing.
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     return (
         f'<!doctype html><html lang="{language()}"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{text(report.model)} – autoglm</title><style>{style}</style></head>"
+        f"<title>{text(title)} – autoglm</title><style>{style}</style></head>"
         f"<body><main>{''.join(parts)}{_footer()}</main><script>{script}</script></body></html>\n"
     )
 
@@ -59,7 +64,7 @@ def page(
 def _header(report: Report) -> str:
     plan = report.plan
     violations = "".join(f"<li>{text(v)}</li>" for v in plan.violations)
-    verdict = f'<span class="verdict {_VERDICT_CLASS[plan.fit]}">{text(tr(plan.fit.value))}</span>'
+    verdict = f'<span class="verdict {VERDICT_CLASS[plan.fit]}">{text(tr(plan.fit.value))}</span>'
     return (
         f"<header>{verdict}"
         f"<h1>{text(report.model)} → {text(plan.backend)}</h1>"
@@ -67,6 +72,15 @@ def _header(report: Report) -> str:
         f"<code>{text(report.digest[:16])}</code></p></header>"
         + (f'<ul class="violations">{violations}</ul>' if violations else "")
     )
+
+
+def tiles(figures: Sequence[tuple[object, str]]) -> str:
+    """Figures with what they are, in a row."""
+    cells = "".join(
+        f'<div class="tile"><b>{text(value)}</b><span>{text(label)}</span></div>'
+        for value, label in figures
+    )
+    return f'<div class="tiles">{cells}</div>'
 
 
 def _tiles(report: Report) -> str:
@@ -78,10 +92,10 @@ def _tiles(report: Report) -> str:
     unknown = {
         r.node for r in plan.refusals if r.verdict is Verdict.UNKNOWN and r.backend == plan.backend
     }
-    tiles = [
+    figures: list[tuple[object, str]] = [
         (
             words.seconds(plan.seconds),
-            tr("predicted, within ×{factor}", factor=f"{1 + plan.uncertainty:.2g}"),
+            tr("predicted, {within}", within=words.within(plan)),
         ),
         (len(nodes), tr("nodes, {work}", work=words.flops(sum(n.flops for n in nodes)))),
         (len(plan.partitions), tr("partition(s)")),
@@ -91,12 +105,8 @@ def _tiles(report: Report) -> str:
     ]
     if other is not None and other.seconds > plan.seconds * 1.005:
         saved = 100 * (1 - plan.seconds / other.seconds)
-        tiles.append((f"{saved:.0f} %", tr("saved against greedy")))
-    cells = "".join(
-        f'<div class="tile"><b>{text(value)}</b><span>{text(label)}</span></div>'
-        for value, label in tiles
-    )
-    return f'<div class="tiles">{cells}</div>'
+        figures.append((f"{saved:.0f} %", tr("saved against greedy")))
+    return tiles(figures)
 
 
 def _drawing(report: Report) -> str:

@@ -37,7 +37,7 @@ def partitions(plan: Plan) -> str:
     rows = [
         (
             code(p.id),
-            p.backend,
+            words.place(p),
             p.precision,
             p.layout,
             len(p.nodes),

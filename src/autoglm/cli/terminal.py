@@ -80,9 +80,9 @@ def summary_line(report: Report) -> str:
         tr("{count} partition(s)", count=len(plan.partitions)),
         tr("{count} fallback(s)", count=len(plan.fallbacks)),
         tr(
-            "predicted {time} (within ×{factor})",
+            "predicted {time} ({within})",
             time=words.seconds(plan.seconds),
-            factor=f"{1 + plan.uncertainty:.2g}",
+            within=words.within(plan),
         ),
     ]
     other = words.greedy(plan)
@@ -100,7 +100,7 @@ def _show_plan(plan: Plan) -> None:
         (
             (
                 p.id,
-                p.backend,
+                words.place(p),
                 p.precision,
                 len(p.nodes),
                 words.seconds(p.seconds),

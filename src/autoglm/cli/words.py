@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from autoglm.spec import Alternative, Fallback, Plan, Refusal, Verdict
+from autoglm.messages import tr
+from autoglm.spec import Alternative, Fallback, Partition, Plan, Refusal, Verdict
 
 
 def seconds(value: float | None) -> str:
@@ -17,6 +18,25 @@ def seconds(value: float | None) -> str:
         if abs(value) >= scale * 0.9995 or unit == "µs":
             return f"{value / scale:.3g} {unit}" if value else "0"
     return "0"
+
+
+def place(part: Partition) -> str:
+    """Where a partition runs, with the chip whose catalog figures its time is estimated from."""
+    return f"{part.backend} ({part.chip})" if part.chip else part.backend
+
+
+def within(plan: Plan) -> str:
+    """How far off a prediction may be, and from which chips' catalog figures it is estimated."""
+    low, high = plan.seconds / (1 + plan.uncertainty), plan.seconds * (1 + plan.uncertainty)
+    chips = ", ".join(dict.fromkeys(p.chip for p in plan.partitions if p.chip))
+    if not chips:
+        return tr("within ×{factor}", factor=f"{1 + plan.uncertainty:.2g}")
+    return tr(
+        "{low} to {high}, estimated from the catalog: {chips}",
+        low=seconds(low),
+        high=seconds(high),
+        chips=chips,
+    )
 
 
 def size(value: float) -> str:

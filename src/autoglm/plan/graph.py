@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from autoglm.catalog.work import Shape, Work, value_bytes, work_of
 from autoglm.errors import ModelError
-from autoglm.plan.work import Shape, Work, value_bytes, work_of
 from autoglm.spec import NodeFacts, ValueFacts
 
 if TYPE_CHECKING:

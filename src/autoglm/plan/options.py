@@ -161,6 +161,8 @@ def _both(node: Support, at: _Precision) -> Support:
 def _memory(graph: Graph, table: Capabilities, column: list[Support]) -> list[Support]:
     """Refuse, in graph order, the nodes from which on weights and live activations are too much."""
     limit = table.memory_bytes
+    if limit is None and table.chip is not None:
+        limit = table.chip.memory_bytes
     if limit is None:
         return column
     sizes = {t.name: t.bytes for t in graph.tensors}

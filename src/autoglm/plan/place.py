@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from autoglm.plan.budget import Budget, over_budget
-from autoglm.plan.cost import Machine
+from autoglm.plan.cost import Machine, machines_of
 from autoglm.plan.expand import choices, expand_all
 from autoglm.plan.graph import Graph
 from autoglm.plan.improve import improve
@@ -56,7 +56,8 @@ def make_plan(
     )
     used = [tables[name] for name in options.backends]
     problem = make_problem(graph, options, used, machine, prefer_primary=prefer_primary)
-    setting = Setting(graph, options, problem, sides(options, used), precision, machine)
+    machines = machines_of(used, options.precisions, machine)
+    setting = Setting(graph, options, problem, sides(options, used), precision, machines)
     return _choose(setting, _solutions(problem), budget)
 
 

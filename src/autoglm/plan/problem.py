@@ -8,8 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from autoglm.plan.cost import Machine, Side, boundary_kinds, boundary_seconds, node_seconds
-from autoglm.plan.graph import Graph
+from autoglm.plan.cost import (
+    Machine,
+    Side,
+    boundary_kinds,
+    boundary_seconds,
+    machines_of,
+    node_seconds,
+)
+from autoglm.plan.graph import Graph, Node
 from autoglm.plan.options import Options
 from autoglm.spec import Capabilities
 
@@ -61,16 +68,18 @@ def make_problem(
     *,
     prefer_primary: float,
 ) -> Problem:
-    """Price every node on every backend, and every tensor between every two."""
+    """Price every node on every backend, and every tensor between every two.
+
+    `machine` is the host; a backend that drives a chip is priced by the chip.
+    """
+    machines = machines_of(tables, options.precisions, machine)
     times = tuple(
-        tuple(
-            max(1, round(PICO * node_seconds(n.work, machine, precision=precision, speed=t.speed)))
-            for n in graph.nodes
-        )
-        for t, precision in zip(tables, options.precisions, strict=True)
+        _times(graph, m, precision, t.speed)
+        for m, precision, t in zip(machines, options.precisions, tables, strict=True)
     )
     index = {n.name: i for i, n in enumerate(graph.nodes)}
-    crossings = _crossings(graph, index, sides(options, tables), machine)
+    ends = list(zip(sides(options, tables), machines, strict=True))
+    crossings = _crossings(graph, index, ends, machine)
     successors: list[dict[int, None]] = [{} for _ in graph.nodes]
     predecessors: list[dict[int, None]] = [{} for _ in graph.nodes]
     touching: list[list[int]] = [[] for _ in graph.nodes]
@@ -84,7 +93,7 @@ def make_problem(
         options.backends,
         options.labels,
         times,
-        tuple(round(PICO * machine.dispatch(b)) for b in options.backends),
+        tuple(round(PICO * m.dispatch(b)) for m, b in zip(machines, options.backends, strict=True)),
         crossings,
         tuple(map(tuple, successors)),
         tuple(map(tuple, predecessors)),
@@ -96,6 +105,29 @@ def make_problem(
     )
 
 
+def _times(graph: Graph, machine: Machine, precision: str, speed: float) -> tuple[int, ...]:
+    """Of each node, with its share of bringing the model's inputs in and its outputs out."""
+    moved = _edge_bytes(graph) if machine.link_gbps else {}
+
+    def seconds(node: Node) -> float:
+        own = node_seconds(node.work, machine, precision=precision, speed=speed, op=node.op)
+        return own + machine.link_seconds(moved.get(node.name, 0))
+
+    return tuple(max(1, round(PICO * seconds(n))) for n in graph.nodes)
+
+
+def _edge_bytes(graph: Graph) -> dict[str, int]:
+    """Node -> bytes over the link: an input counts for its first reader, an output for its node."""
+    outputs = set(graph.outputs)
+    moved: dict[str, int] = {}
+    for tensor in graph.tensors:
+        ends = [tensor.producer] if tensor.producer and tensor.name in outputs else []
+        ends += tensor.consumers[:1] if not tensor.producer else ()
+        for node in ends:
+            moved[node] = moved.get(node, 0) + tensor.bytes
+    return moved
+
+
 def sides(options: Options, tables: Sequence[Capabilities]) -> list[Side]:
     """What each backend brings to a boundary: its precision and the layout it likes best."""
     return [
@@ -105,7 +137,7 @@ def sides(options: Options, tables: Sequence[Capabilities]) -> list[Side]:
 
 
 def _crossings(
-    graph: Graph, index: dict[str, int], ends: Sequence[Side], machine: Machine
+    graph: Graph, index: dict[str, int], ends: Sequence[tuple[Side, Machine]], host: Machine
 ) -> tuple[Crossing, ...]:
     seen: dict[tuple[str, int, int], tuple[tuple[int, ...], ...]] = {}
     found = []
@@ -115,7 +147,7 @@ def _crossings(
         key = (tensor.dtype, tensor.rank, tensor.bytes)
         if key not in seen:
             seen[key] = tuple(
-                tuple(_price(a, b, tensor.dtype, tensor.rank, tensor.bytes, machine) for b in ends)
+                tuple(_price(a, b, tensor.dtype, tensor.rank, tensor.bytes, host) for b in ends)
                 for a in ends
             )
         consumers = tuple(index[c] for c in tensor.consumers)
@@ -123,5 +155,13 @@ def _crossings(
     return tuple(found)
 
 
-def _price(a: Side, b: Side, dtype: str, rank: int, size: int, machine: Machine) -> int:
-    return round(PICO * boundary_seconds(boundary_kinds(a, b, dtype, rank), size, machine))
+def _price(
+    a: tuple[Side, Machine],
+    b: tuple[Side, Machine],
+    dtype: str,
+    rank: int,
+    size: int,
+    host: Machine,
+) -> int:
+    kinds = boundary_kinds(a[0], b[0], dtype, rank)
+    return round(PICO * boundary_seconds(kinds, size, host, (a[1], b[1])))

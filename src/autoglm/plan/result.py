@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from autoglm.plan.cost import Machine, Side, boundary_kinds
+from autoglm.catalog.roofline import BANDWIDTH_SHARE, PEAK_SHARE, Machine
+from autoglm.plan.cost import Side, boundary_kinds
 from autoglm.plan.graph import Graph, Node
 from autoglm.plan.options import REFERENCE, UNKNOWN_NOTE, Options
 from autoglm.plan.partition import Group, Solution, crossed
@@ -22,7 +23,7 @@ class Setting:
     problem: Problem
     sides: Sequence[Side]
     precision: str
-    machine: Machine
+    machines: Sequence[Machine]  # [label]: whose speeds priced it
 
 
 def build_plan(
@@ -40,6 +41,7 @@ def build_plan(
     boundaries = _boundaries(setting, groups, edges)
     seconds = sum(p.seconds for p in partitions) + sum(b.seconds for b in boundaries)
     shares = _shares(setting, groups, edges)
+    used = tuple(dict.fromkeys(g.label for g in groups))
     saving = (true_cost(problem, greedy) - true_cost(problem, solution)) / PICO
     fallbacks = (
         _fallback(setting, node, solution.labels[i], shares[group_of[i]], saving)
@@ -58,8 +60,22 @@ def build_plan(
         ),
         violations=tuple(violations),
         seconds=seconds,
-        uncertainty=setting.machine.uncertainty,
+        uncertainty=max(setting.machines[b].uncertainty for b in used or (0,)),
+        notes=tuple(n for b in used for n in _notes(setting, b)),
     )
+
+
+def _notes(setting: Setting, label: int) -> tuple[str, ...]:
+    """Where times are no measurement's: from which chip, how far off they may be, what is blind."""
+    machine = setting.machines[label]
+    if not machine.chip:
+        return ()
+    backend = setting.problem.backends[label]
+    lead = (
+        f"Times of {backend} are {machine.source}, not measured: {PEAK_SHARE:.0%} of its peak, "
+        f"{BANDWIDTH_SHARE:.0%} of its bandwidth; within x{1 + machine.uncertainty:g}."
+    )
+    return (lead, *(f"Of {machine.chip}, {text}." for text in machine.assumed))
 
 
 def true_cost(problem: Problem, solution: Solution) -> int:
@@ -100,6 +116,7 @@ def _partitions(
                 precision=side.precision,
                 seconds=time / PICO,
                 layout=side.layout,
+                chip=setting.machines[group.label].chip,
             )
         )
     return tuple(found)

@@ -81,7 +81,7 @@ def make_report(
         graph=planned.graph,
         passes=loaded.passes,
         rewrites=planned.rewrites,
-        notes=(*loaded.notes, *planned.graph.notes, *_idle_pins(planned, config)),
+        notes=(*loaded.notes, *planned.graph.notes, *plan.notes, *_idle_pins(planned, config)),
         toolkits={name: table.toolkit for name, table in planned.tables.items()},
         config=config,
     )

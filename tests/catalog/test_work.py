@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from plan.graphs import node, value
 
-from autoglm.plan.work import Work, value_bytes, work_of
+from autoglm.catalog.work import Work, value_bytes, work_of
 from autoglm.spec import NodeFacts, ValueFacts
 
 
