@@ -143,18 +143,21 @@ def shipped(backend: str) -> dict[str, Path]:
     return {match[1]: path for match, path in found if match}
 
 
-def load_pack(backend: str, toolkit_version: str = "") -> Capabilities:
+def load_pack(
+    backend: str, toolkit_version: str = "", *, evidence: Evidence = Evidence.MEASURED
+) -> Capabilities:
     """The table measured for that version; else for the nearest lower one, then marked as inferred.
 
     Without any pack the table is empty and everything is unknown. `toolkit_version`
-    "" takes the newest pack.
+    "" takes the newest pack. `evidence` is what the measurement is for the device that is asked
+    about.
     """
     known = shipped(backend)
     if not known:
         return Capabilities(backend, f"{backend} {toolkit_version}".rstrip(), {}, complete=False)
     chosen = _nearest(tuple(known), toolkit_version)
     exact = toolkit_version in ("", chosen)
-    evidence = Evidence.MEASURED if exact else Evidence.INFERRED
+    evidence = evidence if exact else Evidence.INFERRED
     table, toolkit = _table(known[chosen], evidence)
     if not exact:
         toolkit = f"{backend} {toolkit_version} (measured with {chosen})"
