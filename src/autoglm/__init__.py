@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from autoglm.api import bench, check, compile, inspect, open, run
+    from autoglm.api import bench, check, compile, inspect, migrate, open, run
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "bench", "check", "compile", "inspect", "open", "run"]
+__all__ = ["__version__", "bench", "check", "compile", "inspect", "migrate", "open", "run"]
 
 
 def __getattr__(name: str) -> Any:

@@ -22,6 +22,7 @@ from autoglm.tensor.files import write_error
 if TYPE_CHECKING:
     from autoglm.bundle.manifest import Bundle
     from autoglm.runtime.candidate import Measurement
+    from autoglm.runtime.migrate import Migration
     from autoglm.runtime.prepare import Loaded
     from autoglm.runtime.session import PlanSession
 
@@ -34,6 +35,7 @@ __all__ = [
     "compile",
     "devices",
     "inspect",
+    "migrate",
     "open",
     "ops",
     "run",
@@ -88,6 +90,25 @@ def check(
         if p is not best and p.plan.fit is not Fit.NO
     )
     return make_report(loaded, best, config, others)
+
+
+def migrate(
+    source: object,
+    from_: str,
+    to: Sequence[str],
+    config: AdaptConfig | None = None,
+    *,
+    example_inputs: Sequence[Value] | None = None,
+    **overrides: Any,
+) -> Migration:
+    """Compare the plans of one model on the chip it comes from and on each it may go to.
+
+    A chip is a backend, `backend:chip`, or a chip of the catalog: `from_="cuda:H100"`,
+    `to=["ascend:Ascend910B", "bm1684x"]`. Needs no toolkit and no device, compiles nothing.
+    """
+    from autoglm.runtime.migrate import migrate as compare
+
+    return compare(source, from_, to, merge(config, **overrides), example_inputs=example_inputs)
 
 
 def compile(
