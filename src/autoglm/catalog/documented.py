@@ -43,6 +43,7 @@ class Document:
     source: str
     complete: bool
     by_opset: bool
+    bounded: bool  # an opset that no row names is refused; False: it is unknown
     rows: Mapping[str, tuple[Row, ...]]
     refused: frozenset[str] = frozenset()
     limits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -66,6 +67,8 @@ class Document:
             spans = ", ".join(_span(row) for row in sorted(rows))
             what = "opset" if self.by_opset else "revision"
             found = f"{what} {spans} is listed; found {node.op} of opset {node.since}"
+            if not self.bounded:
+                return unknown(f"{found} ({self.source})", Constraint.OPSET)
             return self._no(Constraint.OPSET, found)
         taken = frozenset().union(*(dtypes for *_, dtypes in fitting))
         if taken and (dtype := first_dtype(node)) and not taken & {dtype, "any"}:
@@ -91,8 +94,8 @@ class Document:
         if not self.by_opset:
             return first <= node.since <= last
         if node.since <= last:
-            return says_same(node.op, node.since, max(first, node.since), node.attributes)
-        return says_same(node.op, node.since, last, node.attributes)
+            return says_same(node, max(first, node.since))
+        return says_same(node, last)
 
     def _no(self, constraint: Constraint, reason: str) -> Support:
         return no(constraint, f"{self.toolkit}: {reason} ({self.source})", Evidence.DOCUMENT)
@@ -118,6 +121,7 @@ def read_document(path: Path) -> Document:
         source=raw["source"],
         complete=raw["complete"],
         by_opset=raw["counts"] == "opset",
+        bounded=raw.get("bounded", True),
         rows={op: tuple(_row(r, groups) for r in rows) for op, rows in raw["ops"].items()},
         refused=frozenset(raw.get("refused", {}).get("names", "").split()),
         limits={op: tuple(limits) for op, limits in raw.get("limits", {}).items()},

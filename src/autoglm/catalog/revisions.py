@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+from autoglm.spec import NodeFacts
+
 # Changed their meaning without changing a name or a default.
 _MEANING = frozenset({"GroupNormalization"})
 # Values that a later revision added to an attribute.
@@ -15,9 +17,10 @@ _LATER = {
 }
 
 
-def says_same(op: str, since: int, opset: int, attributes: Mapping[str, Any]) -> bool:
-    """Whether a node of revision `since` means the same at `opset`, dtypes aside."""
-    here, there = _schema(op, since), _schema(op, opset)
+def says_same(node: NodeFacts, opset: int) -> bool:
+    """Whether the node means at `opset` what it means now, dtypes aside."""
+    op, attributes = node.op, node.attributes
+    here, there = _schema(op, node.since), _schema(op, opset)
     if here is None or there is None or there.deprecated:
         return False
     if here.since_version == there.since_version:
@@ -27,7 +30,7 @@ def says_same(op: str, since: int, opset: int, attributes: Mapping[str, Any]) ->
     name, value = _LATER.get(op, ("", None))
     if name and attributes.get(name) == value:
         return False
-    return _edges(here) == _edges(there) and not _changed(here, there, attributes)
+    return _takes(there, here, node) and not _changed(here, there, attributes)
 
 
 def extra_attributes(op: str, since: int, opset: int) -> frozenset[str]:
@@ -48,8 +51,16 @@ def _schema(op: str, opset: int) -> Any:
         return None
 
 
-def _edges(schema: Any) -> list[tuple[str, str]]:
-    return [(v.name, str(v.option)) for v in (*schema.inputs, *schema.outputs)]
+def _takes(there: Any, here: Any, node: NodeFacts) -> bool:
+    """Whether the node's inputs and outputs stand in the same places there."""
+    given = len(node.inputs) - next(
+        (i for i, value in enumerate(reversed(node.inputs)) if value is not None), len(node.inputs)
+    )
+    if not there.min_input <= given <= there.max_input or len(node.outputs) > there.max_output:
+        return False
+    pairs = zip(here.inputs, there.inputs, strict=False)
+    variadic = [(a.option.name, b.option.name) for a, b in list(pairs)[:given]]
+    return all((a == "Variadic") == (b == "Variadic") for a, b in variadic)
 
 
 def _changed(here: Any, there: Any, attributes: Mapping[str, Any]) -> bool:

@@ -26,7 +26,7 @@ def lower_opset(model: ir.Model, target: int) -> ir.Model:
 
 def _lower(node: ir.Node, found: int, target: int) -> None:
     facts = facts_of(node, {"": found})
-    if not says_same(facts.op, facts.since, target, facts.attributes):
+    if not says_same(facts, target):
         raise CompileError(
             "Node {node!r}: {op} of opset {since} has no equal in opset {target}.",
             node=node_name(node),

@@ -74,7 +74,9 @@ def _has(chip: Chip, precision: str) -> Support:
 def _dtype(node: NodeFacts, chip: Chip) -> Support | None:
     dtype = first_dtype(node)
     if dtype == "bfloat16" and "bf16" in chip.lacks:
-        reason = f"{chip.name} has no bfloat16 (--precision_mode_v2, {MANUAL}); found {node.op} of it"
+        reason = (
+            f"{chip.name} has no bfloat16 (--precision_mode_v2, {MANUAL}); found {node.op} of it"
+        )
         return no(Constraint.DTYPE, reason, Evidence.DOCUMENT)
     if dtype and dtype not in _DTYPES:
         reason = f"no document says that {node.op} takes {dtype} on {chip.name}"

@@ -29,7 +29,9 @@ def _noted(atc: Path) -> str:
     for folder in atc.resolve().parents[1:4]:
         for note in (folder / name for name in _NOTES):
             if note.is_file():
-                found = re.search(r"(?i)version\s*=\s*\[?([\w.]+)", note.read_text("utf-8", "replace"))
+                found = re.search(
+                    r"(?i)version\s*=\s*\[?([\w.]+)", note.read_text("utf-8", "replace")
+                )
                 if found:
                     return found[1]
     return ""
