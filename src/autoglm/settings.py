@@ -37,3 +37,8 @@ _OF_OUR_PYTHON = ("PYTHON", "VIRTUAL_ENV", "CONDA_", "PYENV_VERSION", "__PYVENV_
 def child_environment() -> dict[str, str]:
     """What a program with a Python of its own inherits: everything but what belongs to ours."""
     return {k: v for k, v in os.environ.items() if not k.startswith(_OF_OUR_PYTHON)}
+
+
+def library_folders() -> tuple[str, ...]:
+    """Where the dynamic linker is told to look first."""
+    return tuple(f for f in os.environ.get("LD_LIBRARY_PATH", "").split(":") if f)
