@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 # The share of a node's time that must be gained before it leaves the backend that was named.
 _LOYALTY = 0.5
+# No engines: the one computes nothing, the other stands in for a chip that is not here.
+_ONLY_BY_NAME = ("null", "emulated")
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,12 +196,12 @@ def tables_for(backend: str, config: AdaptConfig) -> dict[str, Capabilities]:
 
 
 def installed() -> list[str]:
-    """Backends whose toolkit is here, in the order of trust; never `null`."""
+    """Backends whose toolkit is here, in the order of trust; not those used only by name."""
     from autoglm.plan import CPU_ENGINES
 
     known = registry.backends()
     order = [*CPU_ENGINES, *(n for n in known if n not in CPU_ENGINES)]
-    return [n for n in order if n in known and n != "null" and known[n].version()]
+    return [n for n in order if n in known and n not in _ONLY_BY_NAME and known[n].version()]
 
 
 def require_installed(names: Sequence[str]) -> None:
