@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoglm import registry
-from autoglm.errors import BackendError, CompileError
+from autoglm.errors import BackendError, CompileError, ModelError
 from autoglm.spec import Artifact, CompileOptions, Feeds, Fit, Partition, Value
 
 if TYPE_CHECKING:
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
     from autoglm.config import AdaptConfig
     from autoglm.runtime.prepare import Loaded, Planned
 
-# Above this many nodes a refused partition moves whole: probing each alone would take too long.
-_PROBES = 64
+# One compile's share of the time that is left; the rest is for finding what it refuses.
+_SHARE = 0.75
+# Reproducers of one partition: more of them say nothing new.
+_REPRODUCERS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,16 +96,21 @@ def plan_and_build(
     from autoglm.runtime.prepare import plan_for
 
     refused: dict[str, dict[str, str]] = {}
+    end = time.monotonic() + options.timeout_s
     while True:
+        left = max(1.0, end - time.monotonic())
         try:
-            return planned, build(planned, options, folder, answers=answers, use_cache=use_cache)
+            limited = replace(options, timeout_s=left * _SHARE)
+            return planned, build(planned, limited, folder, answers=answers, use_cache=use_cache)
         except CompileError as error:
             shutil.rmtree(folder / "artifacts", ignore_errors=True)
             partition = next(
                 p for p in planned.plan.partitions if p.id == error.facts.get("partition")
             )
-            culprits = refused_nodes(planned, partition, options, folder, str(error))
-            refused.setdefault(partition.backend, {}).update(culprits)
+            refusal = refused_nodes(
+                planned, partition, options, folder, error, seconds=end - time.monotonic()
+            )
+            refused.setdefault(partition.backend, {}).update(refusal.reasons)
             again = plan_for(
                 loaded,
                 planned.plan.backend,
@@ -112,36 +120,107 @@ def plan_and_build(
                 refused=refused,
             )
             if again.plan.fit is Fit.NO or again.plan.partitions == planned.plan.partitions:
-                raise
+                raise refusal.raised(error) from error
             planned, answers = again, ()
 
 
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why each node that an engine refuses is refused, and where the smallest cases are."""
+
+    reasons: Mapping[str, str]
+    reproducers: tuple[Path, ...] = ()
+
+    def raised(self, error: CompileError) -> CompileError:
+        """The engine's error, with the way to repeat it."""
+        if not self.reproducers:
+            return error
+        return CompileError(
+            "{reason} The smallest part that still fails is in {reproducer}.",
+            hint="{next} sh {reproducer}/run.sh repeats it; its log is beside.",
+            **{"next": "", **error.facts, "reason": str(error)},
+            reproducer=str(self.reproducers[0]),
+        )
+
+
 def refused_nodes(
-    planned: Planned, partition: Partition, options: CompileOptions, folder: Path, reason: str
-) -> dict[str, str]:
-    """The nodes of a partition that its engine refuses one by one, or all of them where it is not
-    one alone.
+    planned: Planned,
+    partition: Partition,
+    options: CompileOptions,
+    folder: Path,
+    error: CompileError,
+    *,
+    seconds: float = 300.0,
+) -> Refused:
+    """The nodes of a partition to place elsewhere, found by bisecting it; all of them where the
+    failure does not show without the calibration data, or the budget ends first.
     """
     from autoglm.rewrite.extract import extract
+    from autoglm.runtime.bisect import Probe, bisect
+    from autoglm.runtime.reproduce import keep_log, write_reproducer
 
-    if len(partition.nodes) > _PROBES:
-        return dict.fromkeys(partition.nodes, reason)
-    culprits: dict[str, str] = {}
-    for name in partition.nodes:
+    part_options = replace(
+        options,
+        calibration=(),
+        precision="fp32" if partition.precision == "int8" else partition.precision,
+        settings=options.settings if partition.backend == planned.plan.backend else {},
+    )
+
+    logs = folder / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+
+    def attempt(names: Sequence[str], timeout_s: float) -> None:
         place = folder / "probe"
+        limited = replace(part_options, timeout_s=timeout_s)
         try:
-            compile_part(
-                extract(planned.model, [name]),
-                partition.backend,
-                replace(options, calibration=(), precision="fp32"),
-                place,
-                use_cache=False,
-            )
-        except BackendError as error:
-            culprits[name] = str(error)
+            model = extract(planned.model, names)
+        except ModelError:
+            return  # it cannot be cut there, so nothing is known against it
+        try:
+            compile_part(model, partition.backend, limited, place, use_cache=False)
+        except BackendError as failure:
+            kept = logs / f"{len(list(logs.iterdir()))}.log"
+            keep_log(failure, kept)
+            failure.facts["log"] = str(kept)
+            raise
         finally:
             shutil.rmtree(place, ignore_errors=True)
-    return culprits or dict.fromkeys(partition.nodes, reason)
+
+    probe = Probe(attempt, seconds=seconds)
+    whole: BackendError | None = error
+    if partition.precision != part_options.precision:
+        whole = probe(partition.nodes) if seconds > 0 else None
+    if whole is None:
+        return Refused(dict.fromkeys(partition.nodes, _reason(error)))
+    ops = {node.name: node.op for node in planned.graph.nodes}
+    found = bisect(partition.nodes, ops, probe, whole)
+    reasons = dict.fromkeys(found.unproven, _reason(error))
+    for culprit in found.culprits:
+        others = [f"{n} ({ops.get(n, '')})" for n in culprit.part if n != culprit.node]
+        reasons[culprit.node] = _reason(culprit.error) + (
+            f" (only together with {', '.join(others[:3])})" if others else ""
+        )
+    toolkit = registry.backend(partition.backend).version()
+    smallest = sorted(found.culprits, key=lambda c: len(c.part))[:_REPRODUCERS]
+    written = tuple(
+        write_reproducer(
+            extract(planned.model, c.part),
+            c.part,
+            partition.backend,
+            toolkit,
+            part_options,
+            c.error,
+        )
+        for c in smallest
+    )
+    shutil.rmtree(logs, ignore_errors=True)
+    return Refused(reasons, tuple(dict.fromkeys(written)))
+
+
+def _reason(error: BackendError) -> str:
+    """What the vendor's message means, then the message; the message alone where nobody knows."""
+    meaning = error.facts.get("meaning")
+    return f"{meaning} [{error.facts['line']}]" if meaning else str(error)
 
 
 def part_of(planned: Planned, partition: Partition) -> ir.Model:

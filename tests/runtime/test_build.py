@@ -1,0 +1,193 @@
+"""A vendor compiler that aborts, hangs or exhausts memory: only what it refuses falls back, with
+the translated message as the reason and a folder that repeats the failure.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import models
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+import autoglm
+from autoglm import registry, toolchain
+from autoglm.errors import AutoGLMError
+from autoglm.runtime.reproduce import FOLDER
+from autoglm.settings import Settings
+from autoglm.spec import (
+    Artifact,
+    Capabilities,
+    CompileOptions,
+    Device,
+    OpRule,
+    RunOptions,
+    Session,
+    yes,
+)
+
+# What the compiler does with a bad graph, in the words of TPU-MLIR where it says anything.
+DEATHS = {
+    "abort": "print('UNREACHABLE executed at /w/tpu-mlir/lib/X.cpp:32!', flush=True); os.abort()",
+    "hang": "time.sleep(600)",
+    "memory": "bytearray(4 << 30)",
+    "message": "print('E19010: No parser is registered for Op [' + name + ', optype [ai.onnx::'"
+    "'11::' + op + ']].'); raise SystemExit(1)",
+}
+SCRIPT = """
+import json, os, sys, time
+nodes, bad = json.loads(sys.argv[1]), json.loads(sys.argv[2])
+for at, (name, op) in enumerate(nodes):
+    before = nodes[at - 1][1] if at else ""
+    if op in bad or f"{{before}}+{{op}}" in bad:
+        {death}
+"""
+
+
+@dataclass
+class Chip:
+    """A vendor chip whose compiler is a program apart; it dies on the operators `bad`, and on a
+    pair `A+B` where B follows A.
+    """
+
+    name: str
+    death: str
+    bad: tuple[str, ...]
+    api_version: int = 1
+
+    def probe(self) -> Sequence[Device]:
+        return []
+
+    def version(self) -> str:
+        return "1.0"
+
+    def capabilities(self, arch: str = "") -> Capabilities:
+        ops = {"Conv", "BatchNormalization", "Relu", "MaxPool", "Add", "Flatten", "Gemm"}
+        ops |= {"GlobalAveragePool", "ReduceMean", "Reshape"}
+        rules = {op: OpRule() for op in ops}
+        return Capabilities(self.name, "chip 1.0", rules, precisions={"fp32": yes()}, speed=50.0)
+
+    def compile(self, model: ir.Model, options: CompileOptions, out: Path) -> Artifact:
+        nodes = [(n.name, n.op_type) for n in model.graph if n.op_type != "Constant"]
+        script = SCRIPT.format(death=DEATHS[self.death])
+        argv = [sys.executable, "-c", script, json.dumps(nodes), json.dumps(self.bad)]
+        toolchain.run(argv, log=out / "chip.log", timeout_s=options.timeout_s, memory_bytes=1 << 30)
+        made = registry.backend("onnxruntime").compile(model, options, out)
+        return replace(made, backend=self.name)
+
+    def open(self, artifact: Artifact, folder: Path, options: RunOptions) -> Session:
+        return registry.backend("onnxruntime").open(artifact, folder, options)
+
+
+@pytest.fixture
+def chip() -> Iterator[Any]:
+    made: list[str] = []
+
+    def make(death: str, *bad: str) -> str:
+        name = f"chip{len(made)}-{death}"
+        registry.register_backend(Chip(name, death, bad))
+        made.append(name)
+        return name
+
+    yield make
+    for name in made:
+        registry._load(registry.BACKENDS)[0].pop(name)
+
+
+@pytest.fixture(scope="module")
+def cnn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "cnn.onnx"
+    ir.save(models.cnn(size=32), path)
+    return path
+
+
+def image() -> dict[str, Any]:
+    return {"image": np.random.default_rng(0).standard_normal((1, 3, 32, 32), np.float32)}
+
+
+def refused(result: Any) -> dict[str, str]:
+    """Node -> reason, of what the compiler itself refused."""
+    return {
+        f.node: f.reason
+        for f in result.report.plan.refusals
+        if "its compiler refused it" in f.reason
+    }
+
+
+@pytest.mark.parametrize(
+    ("death", "words"),
+    [
+        ("abort", "reached a case that is not implemented"),
+        ("memory", "MemoryError"),
+        ("message", "ATC has no ONNX parser for ai.onnx::11::MaxPool"),
+    ],
+)
+def test_one_operator_kills_the_compiler_and_only_it_falls_back(
+    cnn: Path, tmp_path: Path, chip: Any, death: str, words: str
+) -> None:
+    name = chip(death, "MaxPool")
+    result = autoglm.compile(cnn, tmp_path / "out", backend=name)
+    got = autoglm.run(tmp_path / "out", image())
+
+    reasons = refused(result)
+    ops = {n.name: n.op for n in result.report.graph.nodes}
+    assert {ops[node] for node in reasons} == {"MaxPool"}
+    assert all(words in reason for reason in reasons.values())
+    session = autoglm.open(cnn, backend="onnxruntime")
+    with session:
+        (expected,) = session.run(image()).values()
+    np.testing.assert_allclose(next(iter(got.values())), expected, atol=1e-4)
+
+
+def test_a_hanging_compiler_is_bisected_within_the_time_it_was_given(
+    cnn: Path, tmp_path: Path, chip: Any
+) -> None:
+    name = chip("hang", "MaxPool")
+    result = autoglm.compile(cnn, tmp_path / "out", backend=name, timeout_s=16)
+
+    ops = {n.name: n.op for n in result.report.graph.nodes}
+    assert "MaxPool" in {ops[node] for node in refused(result)}
+    assert any("no end after" in reason for reason in refused(result).values())
+
+
+def test_of_a_pair_that_fails_only_together_one_falls_back(
+    cnn: Path, tmp_path: Path, chip: Any
+) -> None:
+    name = chip("abort", "MaxPool+Conv")
+    result = autoglm.compile(cnn, tmp_path / "out", backend=name)
+
+    ops = {n.name: n.op for n in result.report.graph.nodes}
+    reasons = refused(result)
+    assert {ops[node] for node in reasons} == {"Conv"}
+    assert all("only together with" in reason for reason in reasons.values())
+    assert all("(MaxPool)" in reason for reason in reasons.values())
+
+
+def test_the_error_names_a_folder_that_repeats_the_failure(
+    cnn: Path, tmp_path: Path, chip: Any
+) -> None:
+    name = chip("abort", "MaxPool")
+
+    with pytest.raises(AutoGLMError) as caught:
+        autoglm.compile(cnn, tmp_path / "out", backend=name, fallback_policy="error")
+
+    folders = list((Settings.read().cache_dir / FOLDER).glob(f"{name}-*"))
+    assert len(folders) == 1
+    assert str(folders[0]) in str(caught.value) + caught.value.hint
+    (place,) = folders
+    small = ir.load(place / "model.onnx")
+    assert [n.op_type for n in small.graph] == ["MaxPool"]
+    assert "UNREACHABLE" in (place / "compile.log").read_text()
+    assert json.loads((place / "versions.json").read_text())[name] == "1.0"
+    assert json.loads((place / "failure.json").read_text())["command"][0] == sys.executable
+    script = (place / "run.sh").read_text()
+    assert f"--backend {name}" in script
+    subprocess.run(["sh", "-n", place / "run.sh"], check=True)
+    assert not list(place.parent.glob(".*"))
