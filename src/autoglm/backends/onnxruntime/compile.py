@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoglm.backends.onnxruntime.align import align_weights
-from autoglm.backends.onnxruntime.options import EXACT, reason, require_engine, session_options
+from autoglm.backends.onnxruntime.options import (
+    EXACT,
+    FOLDED,
+    reason,
+    require_engine,
+    session_options,
+)
 from autoglm.backends.onnxruntime.probe import cpu_identity, version
 from autoglm.backends.onnxruntime.session import create
 from autoglm.backends.onnxruntime.typed import unreachable
@@ -94,7 +100,7 @@ def _finish(
     lowered: Path, options: CompileOptions, out: Path, *, share: bool
 ) -> tuple[dict[str, Any], ort.InferenceSession]:
     """Move or optimise the model into `out`, open it once, and say what `open` must know."""
-    settings = {**_exact(options), **options.settings}
+    settings = {**_defaults(options), **options.settings}
     meta: dict[str, Any] = {"settings": settings, "threads": options.threads}
     if share:
         try:
@@ -125,8 +131,9 @@ def _optimise(
     return create(out / _ENTRY, session_options(settings, optimize=False))
 
 
-def _exact(options: CompileOptions) -> dict[str, str]:
-    return {} if options.precision.startswith("int8") else dict(EXACT)
+def _defaults(options: CompileOptions) -> dict[str, str]:
+    # A model to be quantised was folded, and a second fusion would name its constants the same.
+    return dict(FOLDED if options.precision.startswith("int8") else EXACT)
 
 
 def _typed(outputs: tuple[TensorInfo, ...], engine: ort.InferenceSession) -> tuple[TensorInfo, ...]:

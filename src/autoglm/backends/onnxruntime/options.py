@@ -27,6 +27,7 @@ _LEVELS = {
 }
 # The default (4) multiplies int4 weights with int8 activations: off by 0.016. 1 keeps float32.
 EXACT = {"session.qdq_matmulnbits_accuracy_level": "1"}
+FOLDED = {"optimization.disable_specified_optimizers": "MatMulAddFusion"}
 _SILENT = 4
 
 
@@ -114,9 +115,8 @@ def require_engine() -> None:
 def reason(error: BaseException) -> str:
     """The engine's message without its source paths, codes and line breaks."""
     text = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error))
-    text = re.sub(
-        r"(?:\S*/)?[\w/.-]+\.(?:cc|h):\d+ [^\n]*?(?=\b\w+ was false|Exception|$)", "", text
-    )
+    # A source line, then the function's whole signature.
+    text = re.sub(r"\S+\.(?:cc|h):\d+ (?:[^\n()]*\([^\n()]*\) )?", "", text)
     text = re.sub(r"Load model from \S+ failed:\s*", "", text)
     text = " ".join(text.split())
     return (text or type(error).__name__)[:300].rstrip(" .")
