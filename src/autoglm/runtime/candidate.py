@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,7 @@ class Candidate:
     session: PlanSession | None = None
     certificates: list[Certificate] = field(default_factory=list)
     samples: Samples | None = None
+    first_call_s: float = math.inf
     rejected: str = ""
 
     @property

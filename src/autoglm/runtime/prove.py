@@ -4,12 +4,14 @@ coarse.
 
 from __future__ import annotations
 
+import math
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from autoglm.errors import AutoGLMError
+from autoglm.errors import AutoGLMError, LimitError
 from autoglm.runtime.build import plan_and_build
 from autoglm.runtime.candidate import Candidate, Samplings, Search, options_of
 from autoglm.runtime.certify import certify, first_divergence
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 # Shares of the quantisable operators that are raised to fp32.
 _MOST, _FEWER = 0.6, (0.15, 0.35)
+# A candidate whose first call takes this many times the fastest's will not win: no more is spent.
+_HOPELESS, _SHORT_S = 20.0, 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +42,14 @@ def prove(search: Search, pool: Sequence[Candidate]) -> None:
     """Give every candidate a session and certificates, or the reason why it is rejected."""
     search.progress("computing the fp32 answer")
     whole = _answers(search.loaded.model, (), search.samplings)
+    fastest_s = math.inf
     for candidate in pool:
         answers = whole
         if len(candidate.planned.plan.partitions) > 1:
             # What crosses its partitions may only exist after its own decompositions.
             answers = _answers(candidate.planned.model, _crossing(candidate), search.samplings)
-        _prove_one(search, candidate, answers)
+        _prove_one(search, candidate, answers, fastest_s)
+        fastest_s = min(fastest_s, candidate.first_call_s)
 
 
 def name_culprits(search: Search, pool: Sequence[Candidate]) -> None:
@@ -91,11 +97,12 @@ def _crossing(candidate: Candidate) -> list[str]:
     return sorted({t for p in parts for t in (*p.inputs, *p.outputs)} - given)
 
 
-def _prove_one(search: Search, candidate: Candidate, answers: Answers) -> None:
+def _prove_one(search: Search, candidate: Candidate, answers: Answers, fastest_s: float) -> None:
     """Try the candidate as it is; where int8 is too coarse, look for the fewest operators to
     raise.
     """
-    if _attempt(search, candidate, answers, frozenset()) or not candidate.certificates:
+    first = _attempt(search, candidate, answers, frozenset(), fastest_s)
+    if first or not candidate.certificates:
         return
     if not candidate.precision.startswith("int8"):
         return
@@ -112,7 +119,11 @@ def _prove_one(search: Search, candidate: Candidate, answers: Answers) -> None:
 
 
 def _attempt(
-    search: Search, candidate: Candidate, answers: Answers, keep_high: frozenset[str]
+    search: Search,
+    candidate: Candidate,
+    answers: Answers,
+    keep_high: frozenset[str],
+    fastest_s: float = math.inf,
 ) -> bool:
     """Build with those nodes in fp32; whether the answer is right, with the reason kept if not."""
     candidate.close()
@@ -120,9 +131,10 @@ def _attempt(
     candidate.rejected = ""
     search.progress(f"compiling {candidate.name}")
     try:
-        _build_one(search, candidate, answers)
+        _build_one(search, candidate, answers, fastest_s)
     except AutoGLMError as error:
         candidate.rejected = f"{error.code}: {str(error)[:300]}"
+        candidate.close()
         return False
     failed = [c for c in candidate.certificates if not c.passed]
     if not failed or search.config.accept_accuracy:
@@ -136,7 +148,7 @@ def _attempt(
     return False
 
 
-def _build_one(search: Search, candidate: Candidate, answers: Answers) -> None:
+def _build_one(search: Search, candidate: Candidate, answers: Answers, fastest_s: float) -> None:
     config, samplings = search.config, search.samplings
     place = search.work / f"{candidate.name.replace(' ', '-')}-{id(candidate)}"
     shutil.rmtree(place, ignore_errors=True)
@@ -163,6 +175,15 @@ def _build_one(search: Search, candidate: Candidate, answers: Answers) -> None:
         search.loaded.outputs,
         RunOptions(device=config.device, threads=config.threads),
     )
+    started = time.perf_counter()
+    candidate.session.run(samplings.proof[0])
+    candidate.first_call_s = time.perf_counter() - started
+    if candidate.first_call_s > max(_SHORT_S, _HOPELESS * fastest_s):
+        raise LimitError(
+            "one call took {seconds:.2g} s, the fastest candidate's {fastest:.2g} s",
+            seconds=candidate.first_call_s,
+            fastest=fastest_s,
+        )
     candidate.certificates = certify(
         candidate.session,
         answers.golden,
