@@ -16,12 +16,13 @@ from autoglm import registry
 from autoglm.config import AdaptConfig, merge
 from autoglm.errors import ConfigError, FileMissingError
 from autoglm.runtime.report import Report, make_report
-from autoglm.spec import Alternative, Certificate, Device, Feeds, Fit, RunOptions, Value
+from autoglm.spec import Alternative, Certificate, Chip, Device, Feeds, Fit, RunOptions, Value
 from autoglm.tensor.files import write_error
 
 if TYPE_CHECKING:
     from autoglm.bundle.manifest import Bundle
     from autoglm.runtime.candidate import Measurement
+    from autoglm.runtime.hardware import Hardware
     from autoglm.runtime.migrate import Migration
     from autoglm.runtime.prepare import Loaded
     from autoglm.runtime.session import PlanSession
@@ -32,8 +33,10 @@ __all__ = [
     "backends",
     "bench",
     "check",
+    "chips",
     "compile",
     "devices",
+    "hardware",
     "inspect",
     "migrate",
     "open",
@@ -241,31 +244,35 @@ def ops(backend: str, op: str | None = None, *, arch: str = "") -> dict[str, Any
     return describe(registry.backend(backend).capabilities(arch), op)
 
 
+def hardware() -> Hardware:
+    """The CPU, every accelerator with the evidence for and against it, and what backends offer.
+
+    Probes run at once, each for at most 3 s; one that fails or hangs costs its own devices only.
+    """
+    from autoglm.runtime.hardware import hardware
+
+    return hardware()
+
+
 def devices() -> list[Device]:
     """Every device that some backend finds here."""
-    return [device for plug in registry.backends().values() for device in plug.probe()]
+    return list(hardware().devices)
+
+
+def chips() -> list[Chip]:
+    """Every chip of the catalog: a plan needs none of them here."""
+    from autoglm.catalog import chips
+
+    return list(chips().values())
 
 
 def backends() -> list[dict[str, Any]]:
-    """One row a backend: version here, size and evidence of its table, precisions; broken
-    plug-ins too.
+    """One row a backend: version here, its table and the grade of its evidence, formats,
+    precisions, memory addressing, collectives, toolchain; broken plug-ins too.
     """
-    rows: list[dict[str, Any]] = []
-    for name, plug in registry.backends().items():
-        table = plug.capabilities()
-        rows.append(
-            {
-                "name": name,
-                "version": plug.version(),
-                "table": table.toolkit,
-                "operators": len(table.table),
-                "evidence": table.evidence.value,
-                "precisions": {k: v.verdict.value for k, v in table.precisions.items()},
-                "layouts": list(table.layouts),
-                "alignment": table.alignment,
-                "problem": "" if plug.version() else "its toolkit is not installed here",
-            }
-        )
+    from autoglm.runtime.hardware import backend_row
+
+    rows = [backend_row(name, plug) for name, plug in registry.backends().items()]
     return rows + [{"name": b.name, "version": "", "problem": b.reason} for b in registry.broken()]
 
 

@@ -95,4 +95,5 @@ def _chip(entry: Mapping[str, Any], titles: Mapping[str, str]) -> Chip:
     own = data.pop("source_of", {})
     given = [f for f in (*_FIGURES, "peak_tflops", "lacks", "alignment", "layouts") if data.get(f)]
     data["sources"] = {f: titles[own.get(f, whole)] for f in given}
-    return Chip(**{k: tuple(v) if k in _TUPLES else v for k, v in data.items()})
+    values: dict[str, Any] = {k: tuple(v) if k in _TUPLES else v for k, v in data.items()}
+    return Chip(**values)

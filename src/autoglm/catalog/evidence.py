@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from autoglm.catalog.pci import ROOT, Family, PciDevice
+from autoglm.catalog.pci import ROOT, Family, PciDevice, accelerators, families
 
 _CACHE = "etc/ld.so.cache"
 _FOLDERS = ("lib", "lib64", "usr/lib", "usr/lib64", "usr/local/lib", "usr/lib/x86_64-linux-gnu")
@@ -68,7 +68,8 @@ def _library(family: Family, folders: Sequence[str], root: Path) -> Step:
     for name in family.libraries:
         if place := _find(name, folders, root):
             return Step("library", True, place)
-    return Step("library", False, f"no {' or '.join(Path(n).name for n in family.libraries)}")
+    wanted = dict.fromkeys(Path(name).name for name in family.libraries)
+    return Step("library", False, f"no {' or '.join(wanted)}")
 
 
 def _find(name: str, folders: Sequence[str], root: Path) -> str:
@@ -86,3 +87,13 @@ def _find(name: str, folders: Sequence[str], root: Path) -> str:
 
 def _glob(root: Path, pattern: str) -> list[Path]:
     return sorted(root.glob(pattern.lstrip("/")))
+
+
+def hinted(backends: Sequence[str] = (), root: Path = ROOT) -> bool:
+    """Whether the bus or a device node speaks for an accelerator (of these backends); cheap, so
+    that a heavy library need not be loaded to learn that there is none.
+    """
+    known = [f for f in families() if not backends or f.backend in backends]
+    if any(device.family in known for device in accelerators(root)):
+        return True
+    return any(_glob(root, pattern) for f in known for pattern in f.nodes)

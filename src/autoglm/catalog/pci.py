@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 _DATA = Path(__file__).parent / "pci.toml"
 _DEVICES = "sys/bus/pci/devices"
@@ -57,10 +58,12 @@ class PciDevice:
 def families() -> tuple[Family, ...]:
     """Every family that is known by its PCI ids."""
     rows = tomllib.loads(_DATA.read_text("utf-8"))["family"]
-    return tuple(
-        Family(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()})
-        for row in rows
-    )
+    return tuple(_family(row) for row in rows)
+
+
+def _family(row: Mapping[str, Any]) -> Family:
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
+    return Family(**values)
 
 
 def name_of(pci_id: str) -> str:

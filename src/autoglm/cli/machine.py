@@ -1,31 +1,39 @@
-"""`autoglm devices` and `autoglm backends`: what is here."""
+"""`autoglm devices` and `autoglm backends`: what is here, and what is known."""
 
 from __future__ import annotations
+
+from typing import Annotated
 
 import typer
 
 from autoglm.cli.common import Debug, Json, verb
 
+Catalog = Annotated[
+    bool, typer.Option("--catalog", help="Every chip that can be planned for, here or not.")
+]
 
-def devices(json: Json = False, debug: Debug = False) -> int:
-    """List the devices that some backend finds here."""
+
+def devices(catalog: Catalog = False, json: Json = False, debug: Debug = False) -> int:
+    """List the accelerators here, with the evidence for and against each."""
     from autoglm import api
     from autoglm.cli.output import emit_json
     from autoglm.registry import broken
 
-    rows = api.devices()
+    if catalog:
+        return _catalog(json)
+    found = api.hardware()
     problems = [{"plug-in": b.name, "reason": b.reason} for b in broken()]
     if json:
-        emit_json({"devices": rows, "broken": problems})
+        emit_json({**found.to_dict(), "broken": problems})
     else:
-        from autoglm.cli.terminal import show_devices
+        from autoglm.cli.inventory import show_hardware
 
-        show_devices(rows, problems)
+        show_hardware(found, problems)
     return 0
 
 
 def backends(json: Json = False, debug: Debug = False) -> int:
-    """List the backends, with version and table."""
+    """List the backends: what each takes, its toolchain, and how well that is known."""
     from autoglm import api
     from autoglm.cli.output import emit_json
 
@@ -33,9 +41,25 @@ def backends(json: Json = False, debug: Debug = False) -> int:
     if json:
         emit_json(rows)
     else:
-        from autoglm.cli.terminal import show_backends
+        from autoglm.cli.inventory import show_backends
 
         show_backends(rows)
+    return 0
+
+
+def _catalog(json: bool) -> int:
+    from dataclasses import asdict
+
+    from autoglm import api
+    from autoglm.cli.output import emit_json
+
+    chips = api.chips()
+    if json:
+        emit_json([asdict(chip) for chip in chips])
+    else:
+        from autoglm.cli.inventory import show_chips
+
+        show_chips(chips)
     return 0
 
 

@@ -13,7 +13,7 @@ from rich.text import Text
 from autoglm.cli import words
 from autoglm.cli.output import console, plain, printable
 from autoglm.messages import tr
-from autoglm.spec import Device, Fit, Plan, Verdict
+from autoglm.spec import Fit, Plan, Verdict
 
 if TYPE_CHECKING:
     from autoglm.api import CompileResult, Report
@@ -249,6 +249,9 @@ def show_certificates(certificates: Sequence[Mapping[str, Any]]) -> None:
             for c in certificates
         ),
     )
+    for detail in dict.fromkeys(str(c.get("detail") or "") for c in certificates):
+        if detail:
+            console().print(cell(tr("note: {text}", text=detail), "dim"))
 
 
 def show_outputs(outputs: Mapping[str, Mapping[str, Any]], path: Path | None) -> None:
@@ -331,35 +334,3 @@ def show_ops(facts: Mapping[str, Any]) -> None:
                 for name, row in value.items()
             ]
             show_rows(rows, tr(key))
-
-
-def show_devices(devices: Sequence[Device], broken: Sequence[Mapping[str, str]]) -> None:
-    """What probes found, and which plug-ins did not load."""
-    show_rows(
-        [
-            {
-                "backend": d.backend,
-                "kind": d.kind,
-                "device": d.id,
-                "name": d.name,
-                "memory": words.size(d.memory_bytes) if d.memory_bytes else "",
-                "facts": d.facts,
-            }
-            for d in devices
-        ]
-    )
-    show_rows(broken, tr("Plug-ins that did not load"))
-
-
-def show_backends(rows: Sequence[Mapping[str, Any]]) -> None:
-    """One row a backend."""
-    order = ("name", "version", "table", "operators", "evidence", "precisions", "problem")
-    show_rows(
-        [
-            {
-                **{key: row.get(key, "") for key in order},
-                "precisions": [n for n, v in (row.get("precisions") or {}).items() if v == "yes"],
-            }
-            for row in rows
-        ]
-    )

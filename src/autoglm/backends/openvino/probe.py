@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
 from pathlib import Path
 
+from autoglm.catalog.cpu import here
+from autoglm.catalog.evidence import hinted
+from autoglm.catalog.remarks import remark
 from autoglm.spec import Device
 
-_LOG = logging.getLogger(__name__)
 _CPUINFO = Path("/proc/cpuinfo")
 
 
@@ -26,11 +27,14 @@ def version() -> str:
 def list_devices() -> Sequence[Device]:
     """The CPU and any GPU or NPU; [] where openvino is not installed or does not load."""
     if not version():
+        remark("openvino is not installed")
         return []
+    if not hinted(["openvino"]):  # loading it takes half a second
+        return [Device("cpu", here().model or "CPU", "openvino", "CPU")]
     try:
         return _devices()
     except Exception as error:  # a driver may raise anything; a probe never does
-        _LOG.warning("openvino cannot list its devices: %s: %s", type(error).__name__, error)
+        remark(f"openvino cannot list its devices: {type(error).__name__}: {error}")
         return []
 
 

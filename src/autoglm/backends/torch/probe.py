@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import logging
+import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
 
+from autoglm.catalog.evidence import hinted
+from autoglm.catalog.remarks import remark
 from autoglm.spec import Constraint, Device, Evidence, Support, no, yes
-
-_LOG = logging.getLogger(__name__)
 
 _INT8 = no(Constraint.PRECISION, "our torch mapping quantises nothing itself: fp32, fp16 or bf16")
 PRECISIONS: Mapping[str, Support] = {
@@ -34,10 +34,13 @@ def list_devices() -> Sequence[Device]:
     if not version():
         return []
     cpu = Device("cpu", "CPU through PyTorch", "torch", "cpu")
+    # Loading torch takes seconds; on a Mac the GPU is on no PCI bus.
+    if version().endswith("+cpu") or (sys.platform != "darwin" and not hinted()):
+        return [cpu]
     try:
         return [cpu, *_accelerators()]
     except Exception as error:  # a plug-in's driver may raise anything; a probe never does
-        _LOG.warning("torch's accelerator cannot be listed: %s: %s", type(error).__name__, error)
+        remark(f"torch's accelerator cannot be listed: {type(error).__name__}: {error}")
         return [cpu]
 
 
