@@ -1,0 +1,358 @@
+"""Shapes, joins, splits and fills: operators that move elements and compute nothing."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import paddle
+
+from .op import (
+    DTYPES,
+    Node,
+    Op,
+    Refused,
+    Table,
+    Value,
+    axis_of,
+    constant,
+    name_of,
+    rank,
+    scalar,
+    size,
+    sizes,
+)
+
+_BIG = (1 << 31) - 1
+
+
+def reshape(node: Node, x: Value, shape: Any = None) -> Value:
+    """0 keeps a dimension, unless allowzero; both sides have the same meaning of -1."""
+    target = node["shape"] if shape is None else shape
+    if not isinstance(target, (list, tuple)):
+        if node["allowzero"]:
+            raise Refused("allowzero=1 needs a shape that is a constant")
+        return paddle.reshape(x, target)
+    target = list(target)
+    if node["allowzero"] and 0 in target:
+        return _empty(x, target)
+    if 0 in x.shape:
+        return _empty(x, [x.shape[i] if n == 0 else n for i, n in enumerate(target)])
+    return paddle.reshape(x, target)
+
+
+def _empty(x: Value, target: list[int]) -> Value:
+    rest = math.prod(n for n in target if n != -1)
+    count = math.prod(sizes(x))
+    if count or (rest == 0 and -1 in target and math.prod([n for n in target if n > 0]) == 0):
+        raise Refused(f"cannot reshape {list(x.shape)} to {target}")
+    return paddle.zeros([0 if n == -1 else n for n in target], name_of(x))
+
+
+def flatten(node: Node, x: Value) -> Value:
+    """To two axes."""
+    axis = axis_of(node["axis"], rank(x))
+    if rank(x) == 0:
+        return paddle.reshape(x, [1, 1])
+    lead, tail = [int(n) for n in x.shape[:axis]], [int(n) for n in x.shape[axis:]]
+    if -1 not in tail:
+        return paddle.reshape(x, [-1 if -1 in lead else math.prod(lead), math.prod(tail)])
+    if -1 not in lead:
+        return paddle.reshape(x, [math.prod(lead), -1])
+    flat = paddle.flatten(x, axis, -1)
+    return paddle.flatten(flat, 0, axis - 1)
+
+
+def squeeze(node: Node, x: Value, axes: Any = None) -> Value:
+    """Drop axes of size 1."""
+    chosen = node["axes"] if axes is None else axes
+    if chosen is None:
+        return paddle.squeeze(x)
+    chosen = [chosen] if isinstance(chosen, int) else list(chosen)
+    chosen = [axis_of(a, rank(x)) for a in chosen]
+    wrong = [a for a in chosen if x.shape[a] not in (1, -1)]
+    if wrong:
+        raise Refused(f"squeezes axis {wrong[0]}, whose size is {x.shape[wrong[0]]}, not 1")
+    return paddle.squeeze(x, chosen) if chosen else paddle.assign(x)
+
+
+def unsqueeze(node: Node, x: Value, axes: Any = None) -> Value:
+    """Insert axes of size 1; numbers are of the result."""
+    chosen = node["axes"] if axes is None else axes
+    chosen = [chosen] if isinstance(chosen, int) else list(chosen)
+    full = rank(x) + len(chosen)
+    for axis in sorted(axis_of(a, full) for a in chosen):
+        x = paddle.unsqueeze(x, axis)
+    return x if chosen else paddle.assign(x)
+
+
+def transpose(node: Node, x: Value) -> Value:
+    """Reversed axes unless `perm`."""
+    order = list(node["perm"] or list(range(rank(x)))[::-1])
+    return paddle.transpose(x, order) if rank(x) else paddle.assign(x)
+
+
+def concat(node: Node, *xs: Value) -> Value:
+    """Join on an axis."""
+    axis = 1 if node["axis"] is None else node["axis"]
+    return paddle.concat(list(xs), axis_of(axis, rank(xs[0])))
+
+
+def split(node: Node, x: Value, parts: Any = None) -> list[Value]:
+    """By sizes, or evenly with a smaller last piece."""
+    axis = axis_of(node["axis"], rank(x))
+    parts = node["split"] if parts is None else parts
+    if parts is None:
+        whole, count = size(x, axis), node["num_outputs"] or len(node.outputs)
+        piece = -(-whole // count)
+        parts = [max(0, min(piece, whole - i * piece)) for i in range(count)]
+    ends = [sum(parts[: i + 1]) for i in range(len(parts))]
+    return [
+        paddle.slice(x, [axis], [end - part], [end]) for part, end in zip(parts, ends, strict=True)
+    ]
+
+
+def slice_(
+    node: Node, x: Value, starts: Any, ends: Any, axes: Any = None, steps: Any = None
+) -> Value:
+    """Negative steps walk backwards."""
+    axes = list(range(len(starts))) if axes is None else [axis_of(a, rank(x)) for a in axes]
+    steps = [1] * len(starts) if steps is None else steps
+    starts = [max(-_BIG, min(_BIG, n)) for n in starts]
+    ends = [max(-_BIG, min(_BIG, n)) for n in ends]
+    if all(step == 1 for step in steps):
+        return paddle.slice(x, axes, starts, ends)
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        x = _strided(x, start, end, axis, step)
+    return x
+
+
+def _strided(x: Value, start: int, end: int, axis: int, step: int) -> Value:
+    if x.shape[axis] == -1:
+        if step < 0:
+            raise Refused(f"walks backwards along axis {axis}, whose size is not known")
+        return paddle.strided_slice(x, [axis], [start], [end], [step])
+    whole = int(x.shape[axis])
+    stop = None if step < 0 and end < -whole else end
+    places = list(range(*slice(start, stop, step).indices(whole)))
+    if not places:
+        return paddle.slice(x, [axis], [0], [0])
+    return paddle.index_select(x, constant(np.asarray(places, np.int64)), axis)
+
+
+def slice_1(node: Node, x: Value) -> Value:
+    """Limits as attributes."""
+    return slice_(node, x, node["starts"], node["ends"], node["axes"])
+
+
+def expand(node: Node, x: Value, shape: Any) -> Value:
+    """Broadcast in both directions."""
+    if not isinstance(shape, list):
+        return paddle.expand(x, shape)
+    lead = max(0, rank(x) - len(shape))
+    wanted = [1] * lead + list(shape)
+    given = [1] * (len(wanted) - rank(x)) + [int(n) for n in x.shape]
+    target = [g if w == 1 else w for g, w in zip(given, wanted, strict=True)]
+    return paddle.expand(x, target) if target else paddle.assign(x)
+
+
+def tile(node: Node, x: Value, repeats: Any) -> Value:
+    """Repeat along every axis."""
+    return paddle.tile(x, repeats) if rank(x) else paddle.assign(x)
+
+
+def tile_1(node: Node, x: Value, count: Any, axis: Any) -> Value:
+    """Repeat along one axis."""
+    repeats = [1] * rank(x)
+    repeats[int(scalar(axis))] = int(scalar(count))
+    return paddle.tile(x, repeats)
+
+
+def shape_of(node: Node, x: Value) -> Value:
+    """A part of the shape on request."""
+    first, last, _ = slice(node["start"] or 0, node["end"]).indices(rank(x))
+    shape = [int(n) for n in x.shape][first : max(first, last)]
+    if -1 not in shape:
+        return constant(np.asarray(shape, np.int64))
+    whole = paddle.cast(paddle.shape(x), "int64")
+    return paddle.slice(whole, [0], [first], [last])
+
+
+def size_of(node: Node, x: Value) -> Value:
+    """Number of elements."""
+    if -1 not in x.shape:
+        return constant(np.asarray(math.prod(sizes(x)), np.int64))
+    return paddle.cast(paddle.numel(x), "int64")
+
+
+def constant_of_shape(node: Node, shape: Any) -> Value:
+    """Zeros of float32 unless `value`."""
+    value = node["value"]
+    value = np.zeros(1, np.float32) if value is None else value
+    if str(value.dtype) not in DTYPES.values():
+        raise Refused(f"fills with {value.dtype}, which Paddle does not have")
+    return paddle.full(shape, value.reshape(-1)[0].item(), str(value.dtype))
+
+
+def range_(node: Node, start: Any, limit: Any, delta: Any) -> Value:
+    """start, start + delta, ... before limit."""
+    start, limit, delta = scalar(start), scalar(limit), scalar(delta)
+    count = max(math.ceil((limit - start) / delta), 0)
+    places = np.arange(count) * delta + start
+    return constant(places.astype(node.outputs[0] or node.inputs[0]))
+
+
+def eye_like(node: Node, x: Value) -> Value:
+    """Ones on a diagonal."""
+    target = DTYPES.get(node["dtype"], "") if node["dtype"] else name_of(x)
+    if not target:
+        raise Refused("Paddle has no such dtype")
+    rows, columns = sizes(x)
+    return paddle.cast(constant(np.eye(rows, columns, node["k"], np.float32)), target)
+
+
+def trilu(node: Node, x: Value, k: Any = None) -> Value:
+    """Upper or lower triangle."""
+    run = paddle.triu if node["upper"] else paddle.tril
+    return run(x, 0 if k is None else int(scalar(k)))
+
+
+def depth_to_space(node: Node, x: Value) -> Value:
+    """DCR or CRD order."""
+    block = node["blocksize"]
+    _, depth, height, width = (int(n) for n in x.shape)
+    _need(depth, height, width)
+    inner = depth // block**2
+    if node["mode"] == "CRD":
+        blocks = paddle.reshape(x, [-1, inner, block, block, height, width])
+        blocks = paddle.transpose(blocks, [0, 1, 4, 2, 5, 3])
+    else:
+        blocks = paddle.reshape(x, [-1, block, block, inner, height, width])
+        blocks = paddle.transpose(blocks, [0, 3, 4, 1, 5, 2])
+    return paddle.reshape(blocks, [-1, inner, height * block, width * block])
+
+
+def space_to_depth(node: Node, x: Value) -> Value:
+    """Blocks to channels."""
+    block = node["blocksize"]
+    _, depth, height, width = (int(n) for n in x.shape)
+    _need(depth, height, width)
+    blocks = paddle.reshape(x, [-1, depth, height // block, block, width // block, block])
+    order = [0, 1, 3, 5, 2, 4] if node["mode"] == "CRD" else [0, 3, 5, 1, 2, 4]
+    moved = paddle.transpose(blocks, order)
+    return paddle.reshape(moved, [-1, depth * block**2, height // block, width // block])
+
+
+def _need(*numbers: int) -> None:
+    if -1 in numbers:
+        raise Refused("needs channels, height and width when it is compiled")
+
+
+def pad(node: Node, x: Value, pads: Any, value: Any = None, axes: Any = None) -> Value:
+    """Constant, reflect, edge or wrap; negative amounts crop first."""
+    axes = list(range(rank(x))) if axes is None else [axis_of(a, rank(x)) for a in axes]
+    amounts = {a: (pads[i], pads[i + len(axes)]) for i, a in enumerate(axes)}
+    return _padded(x, amounts, node["mode"], 0 if value is None else scalar(value))
+
+
+def pad_2(node: Node, x: Value) -> Value:
+    """Amounts and value as attributes."""
+    pads = node["pads"] or node["paddings"]
+    amounts = {a: (pads[a], pads[a + rank(x)]) for a in range(rank(x))}
+    return _padded(x, amounts, node["mode"], node["value"])
+
+
+def _padded(x: Value, amounts: dict[int, tuple[int, int]], mode: str, fill: Any) -> Value:
+    for axis, (before, after) in amounts.items():
+        if before == after == 0:
+            continue
+        x = constant_pad(x, axis, before, after, fill) if mode == "constant" else _gathered(
+            x, axis, before, after, mode
+        )  # fmt: skip
+    return x
+
+
+def constant_pad(x: Value, axis: int, before: int, after: int, fill: Any) -> Value:
+    """Join blocks of `fill` on both sides; negative amounts crop."""
+    if before < 0 or after < 0:
+        x = paddle.slice(x, [axis], [max(0, -before)], [after if after < 0 else _BIG])
+    pieces = [_block(x, axis, before, fill), x, _block(x, axis, after, fill)]
+    pieces = [p for p in pieces if p is not None]
+    return paddle.concat(pieces, axis) if len(pieces) > 1 else pieces[0]
+
+
+def _block(x: Value, axis: int, count: int, fill: Any) -> Value:
+    if count <= 0:
+        return None
+    shape = [count if i == axis else int(n) for i, n in enumerate(x.shape)]
+    if -1 not in shape:
+        return paddle.full(shape, fill, name_of(x))
+    first = paddle.full_like(paddle.slice(x, [axis], [0], [1]), fill)
+    return paddle.tile(first, [count if i == axis else 1 for i in range(rank(x))])
+
+
+def _gathered(x: Value, axis: int, before: int, after: int, mode: str) -> Value:
+    whole = size(x, axis)
+    crop_before, crop_after = max(0, -before), max(0, -after)
+    kept = whole - crop_before - crop_after
+    places = np.arange(-max(0, before), kept + max(0, after))
+    if mode == "edge":
+        places = places.clip(0, kept - 1)
+    elif mode == "wrap":
+        places = places % kept
+    elif kept > 1:
+        places = places % (2 * (kept - 1))
+        places = np.where(places >= kept, 2 * (kept - 1) - places, places)
+    else:
+        places = np.zeros_like(places)
+    return paddle.index_select(x, constant((places + crop_before).astype(np.int64)), axis)
+
+
+def center_crop_pad(node: Node, x: Value, shape: Any) -> Value:
+    """Crop or pad with zeros around the centre."""
+    chosen = range(rank(x)) if node["axes"] is None else node["axes"]
+    for axis, wanted in zip((axis_of(a, rank(x)) for a in chosen), shape, strict=True):
+        extra = wanted - size(x, axis)
+        before = extra // 2 if extra >= 0 else -((-extra) // 2)
+        if extra:
+            x = constant_pad(x, axis, before, extra - before, 0)
+    return x
+
+
+def reverse_sequence(node: Node, x: Value, lengths: Value) -> Value:
+    """The first `length` steps of each batch entry, backwards."""
+    time, batch = node["time_axis"], node["batch_axis"]
+    steps = paddle.unsqueeze(paddle.arange(size(x, time), dtype="int64"), 1)
+    count = paddle.unsqueeze(paddle.cast(lengths, "int64"), 0)
+    source = paddle.where(steps < count, paddle.scale(count - steps, 1, -1), steps + count * 0)
+    if time > batch:
+        source = paddle.transpose(source, [1, 0])
+    shape = [size(x, i) if i in (time, batch) else 1 for i in range(rank(x))]
+    index = paddle.expand(paddle.reshape(source, shape), sizes(x))
+    return paddle.take_along_axis(x, index, time)
+
+
+TABLE: Table = {
+    "Reshape": Op(reshape, host=(1,), open=(1,)),
+    "Flatten": Op(flatten),
+    "Squeeze": Op(squeeze, host=(1,)),
+    "Unsqueeze": Op(unsqueeze, host=(1,)),
+    "Transpose": Op(transpose),
+    "Concat": Op(concat),
+    "Split": Op(split, host=(1,)),
+    "Slice": {1: Op(slice_1), 10: Op(slice_, host=(1, 2, 3, 4))},
+    "Expand": Op(expand, host=(1,), open=(1,)),
+    "Tile": {1: Op(tile_1, host=(1, 2)), 6: Op(tile, host=(1,), open=(1,))},
+    "Shape": Op(shape_of),
+    "Size": Op(size_of),
+    "ConstantOfShape": Op(constant_of_shape, host=(0,), open=(0,)),
+    "Range": Op(range_, host=(0, 1, 2)),
+    "EyeLike": Op(eye_like),
+    "Trilu": Op(trilu, host=(1,)),
+    "DepthToSpace": Op(depth_to_space),
+    "SpaceToDepth": Op(space_to_depth),
+    "Pad": {1: Op(pad_2), 11: Op(pad, host=(1, 2, 3))},
+    "CenterCropPad": Op(center_crop_pad, host=(1,)),
+    "ReverseSequence": Op(reverse_sequence),
+}
