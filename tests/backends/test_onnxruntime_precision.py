@@ -114,3 +114,13 @@ def test_quantising_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[
     out, err = capfd.readouterr()
     assert out == ""
     assert err == ""
+
+
+def test_dynamic_int8_of_a_model_with_nothing_to_quantise_is_refused(tmp_path: Path) -> None:
+    text = '<ir_version: 9, opset_import: ["": 17]> g (float[4] x) => (float[4] y) {y = Relu(x)}'
+    model = ir.from_proto(onnx.parser.parse_model(text))
+
+    with pytest.raises(ConfigError) as caught:
+        OnnxRuntime().compile(model, CompileOptions(precision="int8-dynamic"), tmp_path)
+
+    assert "MatMul, Gemm, LSTM" in str(caught.value)

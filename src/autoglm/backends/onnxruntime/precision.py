@@ -28,6 +28,7 @@ _TRANSFORMER = ("Conv", "Gemm", "MatMul")
 # A product whose output stays float32 is one kernel too, and keeps the range of what follows.
 _TRANSFORMER_OPTIONS = {"OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"]}
 _ATTENTION = frozenset({"Softmax", "LayerNormalization", "Attention", "MultiHeadAttention"})
+_DYNAMIC = ("MatMul", "Gemm", "LSTM")
 # How the fp16 tool names the casts that it adds: at the graph's edge, and around a kept node.
 _DOWN = ("graph_input_cast", "_cast_to_fp16_node")
 _UP = ("graph_output_cast", "_cast_to_fp32_node")
@@ -161,11 +162,17 @@ def _dynamic(
 ) -> None:
     from onnxruntime import quantization as q
 
+    if not any(node.op_type in _DYNAMIC for node in model.graph.all_nodes()):
+        raise ConfigError(
+            "Dynamic int8 of onnxruntime quantises {known}; the model has none of them.",
+            hint="Ask for int8 with calibration data.",
+            known=", ".join(_DYNAMIC),
+        )
     dot, _ = _int8_dot()
     q.quantize_dynamic(
         str(plain),
         str(made),
-        op_types_to_quantize=["MatMul", "Gemm", "LSTM"],
+        op_types_to_quantize=list(_DYNAMIC),
         per_channel=True,
         reduce_range=not dot,
         weight_type=q.QuantType.QInt8,
