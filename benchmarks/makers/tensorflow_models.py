@@ -9,6 +9,7 @@ FOLDER/NAME (a folder, .keras or .tflite), its input and TensorFlow's own output
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -109,8 +110,25 @@ def tflite(folder: Path, name: str, model: Any, quantised: bool = False) -> None
     """A TFLite file with a batch of 1, answered by TFLite's interpreter."""
     shape = (1, *model.inputs[0].shape[1:])
     spec = tf.TensorSpec(shape, model.inputs[0].dtype, name=model.inputs[0].name)
-    call = tf.function(lambda x: model(x, training=False)).get_concrete_function(spec)
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([call], model)
+    with tempfile.TemporaryDirectory() as work:
+        model.export(work, input_signature=[spec], verbose=False)
+        made = _converted(work, shape, quantised)
+    path = folder / f"{name}.tflite"
+    path.write_bytes(made)
+    interpreter = tf.lite.Interpreter(str(path))
+    interpreter.allocate_tensors()
+    (given,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
+    x = sample(model, 1)
+    if quantised:
+        scale, zero = given["quantization"]
+        x = np.clip(np.round(x / scale) + zero, -128, 127).astype(np.int8)
+    interpreter.set_tensor(given["index"], x)
+    interpreter.invoke()
+    np.savez(folder / f"{name}.npz", x=x, y=interpreter.get_tensor(output["index"]))
+
+
+def _converted(saved: str, shape: tuple[int, ...], quantised: bool) -> bytes:
+    converter = tf.lite.TFLiteConverter.from_saved_model(saved)
     if quantised:
         rng = np.random.default_rng(SEED + 1)
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -119,19 +137,8 @@ def tflite(folder: Path, name: str, model: Any, quantised: bool = False) -> None
         )
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = converter.inference_output_type = tf.int8
-    path = folder / f"{name}.tflite"
-    path.write_bytes(converter.convert())
-    interpreter = tf.lite.Interpreter(str(path))
-    interpreter.allocate_tensors()
-    (given,), (made,) = interpreter.get_input_details(), interpreter.get_output_details()
-    x = sample(model, 1)
-    if quantised:
-        scale, zero = given["quantization"]
-        x = np.clip(np.round(x / scale) + zero, -128, 127).astype(np.int8)
-    interpreter.set_tensor(given["index"], x)
-    interpreter.invoke()
-    y = interpreter.get_tensor(made["index"])
-    np.savez(folder / f"{name}.npz", x=x, y=y, step=np.float64(made["quantization"][0]))
+    made: bytes = converter.convert()
+    return made
 
 
 def signatures(folder: Path, name: str) -> None:

@@ -25,11 +25,17 @@ def ask(
     timeout_s: float = 600.0,
     memory_bytes: int | None = None,
     extra_env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
 ) -> dict[str, Any]:
     """The script's answer; CompileError where it ends without one."""
     argv = command(environment.python, script, *arguments)
     done = environment.run(
-        argv, log=log, timeout_s=timeout_s, memory_bytes=memory_bytes, extra_env=extra_env
+        argv,
+        log=log,
+        timeout_s=timeout_s,
+        memory_bytes=memory_bytes,
+        extra_env=extra_env,
+        cwd=cwd,
     )
     found = answer(log.read_text("utf-8", "replace"))
     if found is None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from autoglm.errors import CompileError, FileMissingError, ModelError
 from autoglm.frontends import finish
+from autoglm.frontends.opset import raise_opset
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -33,14 +34,14 @@ def load(path: Path) -> ir.Model:
         made, log = Path(work) / "model.onnx", Path(work) / "worker.log"
         arguments = [str(path.absolute()), str(made)]
         try:
-            facts = ask(environment, WORKER, *arguments, log=log, extra_env=_QUIET)
+            facts = ask(environment, WORKER, *arguments, log=log, extra_env=_QUIET, cwd=Path(work))
         except CompileError as error:
             raise _refused(path, _last(error)) from error
         if "error" in facts:
             raise _refused(path, facts["error"])
         model = _read(made)
     model.metadata_props["autoglm.frontend_note"] = note(facts)
-    return finish(model)
+    return finish(raise_opset(finish(model)))
 
 
 def check(path: Path) -> None:

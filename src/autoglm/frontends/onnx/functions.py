@@ -80,7 +80,7 @@ def _size(
 
 def _one_opset(model: ir.Model) -> None:
     """Bring model and functions to one version of every operator set."""
-    from autoglm.frontends.onnx.opset import move
+    from autoglm.frontends.opset import move
 
     parts = [model.graph, *(f.graph for f in model.functions.values())]
     imports = [model.opset_imports, *(f.opset_imports for f in model.functions.values())]

@@ -168,7 +168,7 @@ def _mapped(tensor: ir.ExternalTensor, files: ExternalFiles) -> ir.TensorProtoco
 
 def _prepare(model: ir.Model) -> ir.Model:
     from autoglm.frontends.onnx.functions import inline
-    from autoglm.frontends.onnx.opset import raise_opset
+    from autoglm.frontends.opset import raise_opset
 
     _weights_are_not_inputs(model)
     name_nodes(model)

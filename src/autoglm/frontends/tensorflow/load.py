@@ -34,11 +34,18 @@ def load(source: Source) -> ir.Model:
     with tempfile.TemporaryDirectory(prefix="autoglm-tensorflow-") as work:
         made, log = Path(work) / "model.onnx", Path(work) / "worker.log"
         try:
-            facts = ask(environment, WORKER, *arguments(source, made), log=log, extra_env=_QUIET)
+            facts = ask(
+                environment,
+                WORKER,
+                *arguments(source, made),
+                log=log,
+                extra_env=_QUIET,
+                cwd=Path(work),
+            )
         except CompileError as error:
             raise _crashed(source, error) from error
         refuse(source, facts)
-        model = _read(made)
+        model = _read(made, source)
     model.metadata_props["autoglm.frontend_note"] = note(source, facts)
     model.metadata_props["autoglm.transposes"] = str(facts["transposes"])
     return finish(model)
@@ -80,14 +87,6 @@ def refuse(source: Source, facts: Mapping[str, Any]) -> None:
             path=str(source.path),
             ops=", ".join(facts["ops"]),
         )
-    if kind == "unsupported":
-        raise UnsupportedOperatorError(
-            "tf2onnx has no ONNX for these operators of {path}: {ops}.",
-            hint="Replace them in the model, or cut it before them and save the rest.",
-            path=str(source.path),
-            ops=", ".join(facts["ops"]),
-            rejected={op: ["tf2onnx has no ONNX for it"] for op in facts["ops"]},
-        )
     if kind:
         raise ModelError(
             "TensorFlow or tf2onnx cannot convert {path}: {reason}.",
@@ -108,8 +107,25 @@ def _crashed(source: Source, error: CompileError) -> ModelError:
     )
 
 
-def _read(made: Path) -> ir.Model:
+def _read(made: Path, source: Source) -> ir.Model:
     import onnx
     import onnx_ir as ir
+    from onnx_ir.passes.common import InlinePass
 
-    return ir.from_proto(onnx.load(str(made)))
+    from autoglm.frontends.tensorflow.operators import complete
+
+    proto = onnx.load(str(made))
+    left = complete(proto, OPSET)
+    if left:
+        raise UnsupportedOperatorError(
+            "tf2onnx has no ONNX for these operators of {path}: {ops}.",
+            hint="Replace them in the model, or cut it before them and save the rest.",
+            path=str(source.path),
+            ops=", ".join(left),
+            rejected={op: ["tf2onnx has no ONNX for it"] for op in left},
+        )
+    model: ir.Model = ir.from_proto(proto)
+    if model.functions:
+        InlinePass()(model)
+        model.functions.clear()
+    return model

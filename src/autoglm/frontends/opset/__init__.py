@@ -1,7 +1,7 @@
 """Raise a model of an opset below 18 to 18, without changing any answer.
 
 Every operator that ONNX revised is moved one version at a time: either the revision only widened it
-(`SAME`), or an adapter rewrites the node (`autoglm.frontends.onnx.adapters`). A node that cannot be
+(`SAME`), or an adapter rewrites the node (`autoglm.frontends.opset.adapters`). A node that cannot be
 moved exactly keeps the whole model at its opset, with the reason in `autoglm.opset_note`.
 
 onnx's own version converter is not used: it resizes with other pixels from opset 10 on, appends the
@@ -93,7 +93,7 @@ def move(graph: ir.Graph, domain: str, start: int, end: int) -> None:
 
 
 def _move(graph: ir.Graph, start: int, end: int) -> None:
-    from autoglm.frontends.onnx.adapters import ADAPTERS, Edit
+    from autoglm.frontends.opset.adapters import ADAPTERS, Edit
 
     edit = Edit(graph)
     for version in range(start + 1, end + 1):

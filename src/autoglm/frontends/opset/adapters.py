@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from autoglm.frontends import all_nodes, unused
-from autoglm.frontends.onnx.opset import CannotRaise
+from autoglm.frontends.opset import CannotRaise
 
 SOURCE = "autoglm.source"
 
