@@ -493,3 +493,4 @@ class Certificate:
     samples: int
     first_divergence: str = ""  # node name
     detail: str = ""
+    remark: str = ""  # what stood in for the chip: an emulation, a vendor's simulator

@@ -44,8 +44,9 @@ def run(
     Inputs are files of arrays by tensor name (.npz, .json), one array (.npy), or NAME.raw bytes.
     """
     from autoglm import api
-    from autoglm.cli.output import emit_json, progress
+    from autoglm.cli.output import emit_json, note, progress
     from autoglm.cli.result import summary
+    from autoglm.messages import tr
 
     config = adapt.config()
     with (
@@ -56,17 +57,21 @@ def run(
         given = feeds(session, config, random, seed, dim or [])
         step("running")
         values = session.run(given)
+        remarks = session.remarks
     if outputs is not None:
         from autoglm.tensor.disk import save_arrays
 
         save_arrays(outputs, values)
     facts = {name: summary(value) for name, value in values.items()}
     if json:
-        emit_json({"outputs": facts, "file": str(outputs) if outputs else None})
+        file = str(outputs) if outputs else None
+        emit_json({"outputs": facts, "file": file, "notes": list(remarks)})
     else:
         from autoglm.cli.terminal import show_outputs
 
         show_outputs(facts, outputs)
+        for remark in remarks:
+            note(tr("note: {text}", text=remark))
     return 0
 
 

@@ -170,7 +170,7 @@ def certificates(certificates: Sequence[Certificate]) -> str:
             f"{c.sqnr_db:.0f} dB",
             f"{c.cosine:.7f}",
             c.golden,
-            c.first_divergence or c.detail,
+            "; ".join(filter(None, (c.remark, c.first_divergence or c.detail))),
         )
         for c in certificates
     ]

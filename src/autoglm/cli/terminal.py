@@ -249,9 +249,9 @@ def show_certificates(certificates: Sequence[Mapping[str, Any]]) -> None:
             for c in certificates
         ),
     )
-    for detail in dict.fromkeys(str(c.get("detail") or "") for c in certificates):
-        if detail:
-            console().print(cell(tr("note: {text}", text=detail), "dim"))
+    for remark in dict.fromkeys(str(c.get("remark") or "") for c in certificates):
+        if remark:
+            console().print(cell(tr("note: {text}", text=remark), "dim"))
 
 
 def show_outputs(outputs: Mapping[str, Mapping[str, Any]], path: Path | None) -> None:

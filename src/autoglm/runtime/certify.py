@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from autoglm import registry
 from autoglm.runtime.golden import Golden
-from autoglm.runtime.session import PlanSession
+from autoglm.runtime.session import PlanSession, remark_of
 from autoglm.spec import (
     Certificate,
     CompileOptions,
@@ -43,18 +43,17 @@ def certify(
         for partition in session.partitions:
             part = session.part(partition.id)
             worst = _worst_of_part(part, partition, answers, feeds)
-            certificates.append(
-                _certificate(
-                    partition.id, partition.precision, golden, worst, len(feeds), max_error
-                )
+            found = _certificate(
+                partition.id, partition.precision, golden, worst, len(feeds), max_error
             )
+            certificates.append(replace(found, remark=remark_of(part)))
     outputs = [o.name for o in session.outputs]
     whole = _worst(
         compare({n: answer[n] for n in outputs}, session.run(feed))
         for feed, answer in zip(feeds, answers, strict=True)
     )
-    certificates.append(_certificate("model", precision, golden, whole, len(feeds), max_error))
-    return certificates
+    found = _certificate("model", precision, golden, whole, len(feeds), max_error)
+    return [*certificates, replace(found, remark="; ".join(session.remarks))]
 
 
 def first_divergence(

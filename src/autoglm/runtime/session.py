@@ -45,6 +45,12 @@ class PlanSession(Closing):
         """The backend of each partition, in the order they run."""
         return tuple(p.backend for p in self.partitions)
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What stands in for a chip (an emulation, a vendor's simulator), as its session says."""
+        said = (remark_of(s) for s in self._sessions.values())
+        return tuple(dict.fromkeys(filter(None, said)))
+
     def part(self, partition: str) -> Session:
         """The session of one partition, by its id."""
         return self._sessions[partition]
@@ -72,6 +78,11 @@ class PlanSession(Closing):
         if self._on_close is not None:
             self._on_close()
             self._on_close = None
+
+
+def remark_of(session: Session) -> str:
+    """A session on something that is not the chip itself says so in its `remark`."""
+    return str(getattr(session, "remark", ""))
 
 
 def open_parts(
