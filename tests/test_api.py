@@ -388,3 +388,11 @@ def test_a_pin_that_matches_nothing_is_noted(cnn: Path) -> None:
     report = autoglm.check(cnn, backend="onnxruntime", pins={"nosuch": "openvino"})
 
     assert any("'nosuch' matches no node" in note for note in report.notes)
+
+
+def test_a_forbidden_operator_that_is_not_in_the_model_is_noted(cnn: Path) -> None:
+    report = autoglm.check(cnn, backend="onnxruntime", budget={"forbid": ["Conv", "Matmul"]})
+
+    assert [n for n in report.notes if "forbid" in n] == [
+        "budget.forbid 'Matmul' matches no operator."
+    ]

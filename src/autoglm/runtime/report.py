@@ -81,13 +81,19 @@ def make_report(
         graph=planned.graph,
         passes=loaded.passes,
         rewrites=planned.rewrites,
-        notes=(*loaded.notes, *planned.graph.notes, *plan.notes, *_idle_pins(planned, config)),
+        notes=(*loaded.notes, *planned.graph.notes, *plan.notes, *_idle(planned, config)),
         toolkits={name: table.toolkit for name, table in planned.tables.items()},
         config=config,
     )
 
 
-def _idle_pins(planned: Planned, config: AdaptConfig) -> tuple[str, ...]:
-    names = {text for n in planned.graph.nodes for text in (n.name, n.op)}
-    idle = [p for p in config.pins if not any(fnmatchcase(name, p) for name in names)]
-    return tuple(f"The pin {pattern!r} matches no node and no operator." for pattern in idle)
+def _idle(planned: Planned, config: AdaptConfig) -> tuple[str, ...]:
+    """Patterns of the config that match nothing: most often a misspelt name."""
+    ops = {n.op for n in planned.graph.nodes}
+    names = ops | {n.name for n in planned.graph.nodes}
+    pins = [p for p in config.pins if not any(fnmatchcase(name, p) for name in names)]
+    forbidden = [p for p in config.budget.forbid if not any(fnmatchcase(op, p) for op in ops)]
+    return (
+        *(f"The pin {pattern!r} matches no node and no operator." for pattern in pins),
+        *(f"budget.forbid {pattern!r} matches no operator." for pattern in forbidden),
+    )
