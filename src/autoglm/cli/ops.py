@@ -49,6 +49,10 @@ def measure(
     out: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="For the pack.")],
     jobs: Annotated[int, typer.Option("--jobs", "-j", help="Cases at a time.")] = 1,
     timeout_s: Annotated[float, typer.Option("--timeout-s", help="For one case.")] = 20.0,
+    limit_s: Annotated[
+        float | None,
+        typer.Option("--limit-s", help="For all; what is not reached stays unknown."),
+    ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> int:
@@ -65,7 +69,9 @@ def measure(
     old = out / f"{backend}-{find(backend).version()}.json"
     before = read_pack(old) if old.is_file() else None
     with counter(tr("measuring {backend}", backend=backend)) as progress:
-        pack = kit.measure(backend, progress=progress, jobs=jobs, timeout_s=timeout_s)
+        pack = kit.measure(
+            backend, progress=progress, jobs=jobs, timeout_s=timeout_s, limit_s=limit_s
+        )
     path = kit.write_pack(pack, out)
     diff = kit.diff_packs(before, pack) if before is not None else None
     if json:

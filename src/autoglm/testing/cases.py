@@ -5,7 +5,8 @@ be.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -140,3 +141,30 @@ def all_cases() -> list[Case]:
     loose += [c for c in plain if c is not None]
     chains = suite_cases(("simple", "pytorch-operator"))
     return [*given, *constant, *loose, *moved, *chains, *made, *special()]
+
+
+def plain_first(cases: Sequence[Case]) -> list[Case]:
+    """The same cases in turns: one of every operator and version, then the next one of each; of
+    each those of float32 first, and cases with open dimensions between them.
+    """
+    turns: dict[tuple[str, int, bool], list[Case]] = defaultdict(list)
+    for case in cases:
+        turns[_subject(case)].append(case)
+    for row in turns.values():
+        row.sort(key=lambda case: not _is_float32(case))
+    order = [(turn, case) for row in turns.values() for turn, case in enumerate(row)]
+    return [case for _, case in sorted(order, key=lambda pair: pair[0])]
+
+
+def _subject(case: Case) -> tuple[str, int, bool]:
+    model = case.proto()
+    opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
+    ops = ",".join(node.op_type for node in model.graph.node)
+    return ops, opset, case.name.endswith("~dynamic")
+
+
+def _is_float32(case: Case) -> bool:
+    import onnx
+
+    inputs = case.proto().graph.input
+    return bool(inputs) and inputs[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT

@@ -17,7 +17,7 @@ from autoglm.catalog.packs import OpVersion, Pack, dumps, row_order
 from autoglm.catalog.rules import Row
 from autoglm.errors import AutoGLMError, BackendUnavailableError
 from autoglm.spec import Backend, CompileOptions, NodeFacts, RunOptions
-from autoglm.testing.cases import Case, all_cases
+from autoglm.testing.cases import Case, all_cases, plain_first
 from autoglm.testing.judge import RIGHT, Answer, judge
 from autoglm.testing.schemas import layout_of
 from autoglm.testing.worker import Lost, ask_all
@@ -46,8 +46,13 @@ def measure(
     cases: Sequence[Case] | None = None,
     jobs: int = 1,
     timeout_s: float = 20.0,
+    limit_s: float | None = None,
 ) -> Pack:
-    """Run every case on the installed version and return the pack."""
+    """Run every case on the installed version and return the pack.
+
+    With `limit_s` the plainest use of every operator comes first; what was not reached in time
+    stays unknown.
+    """
     import onnx
 
     from autoglm import registry
@@ -58,7 +63,11 @@ def measure(
             "Backend {name} cannot be measured: its toolkit is not installed.", name=backend_name
         )
     asked = all_cases() if cases is None else list(cases)
-    findings = examine(backend_name, asked, progress=progress, jobs=jobs, timeout_s=timeout_s)
+    if limit_s is not None:
+        asked = plain_first(asked)
+    findings = examine(
+        backend_name, asked, progress=progress, jobs=jobs, timeout_s=timeout_s, limit_s=limit_s
+    )
     toolkit = f"{backend_name} {version}"
     return Pack(backend_name, version, toolkit, onnx.__version__, rows_of(findings))
 
@@ -70,16 +79,24 @@ def examine(
     progress: Progress | None = None,
     jobs: int = 1,
     timeout_s: float = 20.0,
+    limit_s: float | None = None,
 ) -> list[Finding]:
     """One finding per case, in their order; a crash or a time-out is a refusal that says so."""
-    target = "autoglm.testing.measure:examiner"
     answers = ask_all(
-        target, (backend_name,), cases, jobs=jobs, timeout_s=timeout_s, progress=progress
+        "autoglm.testing.measure:examiner",
+        (backend_name,),
+        cases,
+        jobs=jobs,
+        timeout_s=timeout_s,
+        progress=progress,
+        limit_s=limit_s,
     )
     return [_settled(c, a) for c, a in zip(cases, answers, strict=True)]
 
 
 def _settled(case: Case, answer: Any) -> Finding:
+    if answer is None:
+        return Finding(case.name, "skipped", "not reached in time")
     if not isinstance(answer, Lost):
         return answer  # type: ignore[no-any-return]
     reason = f"{answer.kind}: {answer.detail}"

@@ -5,10 +5,12 @@ and respawned.
 from __future__ import annotations
 
 import importlib
+import math
 import multiprocessing as mp
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -111,8 +113,12 @@ def ask_all(
     jobs: int = 1,
     timeout_s: float = 30.0,
     progress: Callable[[int, int], None] | None = None,
+    limit_s: float | None = None,
 ) -> list[Any]:
-    """Every answer in the order of the questions, from `jobs` children."""
+    """Every answer in the order of the questions, from `jobs` children; None for those that were
+    not asked before `limit_s` had passed.
+    """
+    end = math.inf if limit_s is None else time.monotonic() + limit_s
     waiting: queue.Queue[int] = queue.Queue(len(questions) + 1)
     for index in range(len(questions)):
         waiting.put(index)
@@ -123,7 +129,7 @@ def ask_all(
     def work() -> None:
         nonlocal done
         with Worker(target, *setup, timeout_s=timeout_s) as worker:
-            while True:
+            while time.monotonic() < end:
                 try:
                     index = waiting.get_nowait()
                 except queue.Empty:
