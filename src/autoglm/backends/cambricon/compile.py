@@ -91,7 +91,7 @@ def _samples(inputs: tuple[TensorInfo, ...], feeds: Any, out: Path) -> str:
     samples: list[Feeds] = list(feeds)
     if not samples:
         return ""
-    arrays = {
+    arrays: dict[str, Any] = {
         f"{i}.{n}": np.ascontiguousarray(feed[info.name])
         for n, feed in enumerate(samples)
         for i, info in enumerate(inputs)

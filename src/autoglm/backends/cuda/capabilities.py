@@ -57,16 +57,15 @@ def table(arch: str = "") -> Capabilities:
 
 def precisions(chip: Chip) -> Mapping[str, Support]:
     """Each precision this GPU computes in."""
-    int8 = _has(chip, "int8")
-    dynamic = no(
+    int8 = no(
         Constraint.PRECISION,
-        "TensorRT quantises statically, from calibration data: int8",
+        "int8 is taken from QuantizeLinear and DequantizeLinear in the model; it is not made here",
         Evidence.DOCUMENT,
     )
     return {
         **{name: _has(chip, name) for name in ("fp32", "fp16", "bf16")},
         "int8": int8,
-        "int8-dynamic": dynamic,
+        "int8-dynamic": int8,
     }
 
 
