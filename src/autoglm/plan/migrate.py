@@ -220,10 +220,11 @@ def memory_need(graph: Graph, precision: str) -> int:
 
 
 def energy_joules(plan: Plan, chip: Chip | None) -> float | None:
-    """Of one inference at the chip's rated power; None where no source gives that."""
-    if chip is None or chip.watts is None:
+    """Of one inference at the chip's rated power; None where no source gives that or none runs."""
+    seconds = sum(p.seconds for p in plan.partitions if p.backend == plan.backend)
+    if chip is None or chip.watts is None or not seconds:
         return None
-    return chip.watts * sum(p.seconds for p in plan.partitions if p.backend == plan.backend)
+    return chip.watts * seconds
 
 
 def why(side: Evaluation) -> str:

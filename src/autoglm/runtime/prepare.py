@@ -96,8 +96,11 @@ def load(
     model = plug.load(source, example_inputs=example_inputs)
     if config.input_shapes:
         model = bind_shapes(model, config.input_shapes)
+    before = _transposes(model)
     model, passes = prepare(model, passes=config.passes)
-    note = model.metadata_props.get("autoglm.opset_note", "")
+    notes = [model.metadata_props.get(f"autoglm.{key}_note", "") for key in ("frontend", "opset")]
+    if notes[0] and before:  # of other frameworks, whose layouts are not ONNX's
+        notes.append(f"Of {before} transposes in the converted model, {_transposes(model)} stay.")
     return Loaded(
         model=model,
         name=_name(source, model),
@@ -105,8 +108,12 @@ def load(
         frontend=plug.name,
         digest=model_digest(model),
         passes=tuple(passes),
-        notes=(note,) if note else (),
+        notes=tuple(filter(None, notes)),
     )
+
+
+def _transposes(model: ir.Model) -> int:
+    return sum(node.op_type == "Transpose" for graph in model.graphs() for node in graph)
 
 
 def plan_for(
@@ -184,7 +191,7 @@ def tables_for(backend: str, config: AdaptConfig) -> dict[str, Capabilities]:
 
     names = [backend]
     if policy == "cpu":
-        names += [n for n in CPU_ENGINES if n in installed()]
+        names += _present(CPU_ENGINES)
     elif policy != "error":
         names += list(policy)
     names += config.pins.values()
@@ -199,9 +206,13 @@ def installed() -> list[str]:
     """Backends whose toolkit is here, in the order of trust; not those used only by name."""
     from autoglm.plan import CPU_ENGINES
 
+    others = (n for n in registry.backends() if n not in CPU_ENGINES and n not in _ONLY_BY_NAME)
+    return _present((*CPU_ENGINES, *others))
+
+
+def _present(names: Sequence[str]) -> list[str]:
     known = registry.backends()
-    order = [*CPU_ENGINES, *(n for n in known if n not in CPU_ENGINES)]
-    return [n for n in order if n in known and n not in _ONLY_BY_NAME and known[n].version()]
+    return [n for n in names if n in known and known[n].version()]
 
 
 def require_installed(names: Sequence[str]) -> None:

@@ -1,0 +1,186 @@
+"""The migration report over real tables and hand-made chips, with no toolkit here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import models
+import onnx_ir as ir
+import pytest
+
+import autoglm
+from autoglm import registry
+from autoglm.errors import BackendNotFoundError, ConfigError
+from autoglm.runtime.migrate import Migration
+from autoglm.spec import Capabilities, Chip, Constraint, Device, Evidence, Fit, OpRule, no, yes
+
+
+@dataclass
+class Npu:
+    """A chip that takes what ONNX Runtime takes, less `lacks`; nothing of it is installed."""
+
+    name: str
+    lacks: tuple[str, ...] = ()
+    has: tuple[str, ...] = ("fp32", "fp16")
+    api_version: int = 1
+
+    def probe(self) -> Sequence[Device]:
+        return []
+
+    def version(self) -> str:
+        return ""
+
+    def capabilities(self, arch: str = "") -> Capabilities:
+        if arch not in ("", "Big"):
+            raise ConfigError("Unknown chip {name!r}.", name=arch)
+        table = registry.backend("onnxruntime").capabilities()
+        rules = {op: rule for op, rule in table.table.items() if op not in self.lacks}
+        told = {
+            p: yes() if p in self.has else no(Constraint.PRECISION, f"it has no {p}")
+            for p in ("fp32", "fp16", "bf16", "int8")
+        }
+        chip = Chip(
+            arch or "Small",
+            "maker",
+            self.name,
+            "npu",
+            memory_bytes=2**33,
+            bandwidth_gbps=500.0 if arch else 50.0,
+            peak_tflops={"fp32": 20.0, "fp16": 40.0},
+            watts=75.0,
+            link_gbps=16.0,
+        )
+        return replace(
+            Capabilities(self.name, f"{self.name} 1.0", rules, evidence=Evidence.DOCUMENT),
+            precisions=told,
+            chip=chip,
+            formats=("npu-bin",),
+        )
+
+
+@pytest.fixture
+def chips() -> Iterator[None]:
+    plugs = (Npu("alpha"), Npu("beta", ("MaxPool", "Relu")), Npu("gamma", (), ("fp32",)))
+    for plug in plugs:
+        registry.register_backend(plug)  # type: ignore[arg-type]
+    yield
+    for plug in plugs:
+        registry._load(registry.BACKENDS)[0].pop(plug.name)
+
+
+@pytest.fixture(scope="module")
+def cnn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "cnn.onnx"
+    ir.save(models.cnn(channels=64, size=128), path)
+    return path
+
+
+@pytest.fixture
+def report(chips: None, cnn: Path) -> Migration:
+    return autoglm.migrate(cnn, "alpha:Big", ["beta", "gamma", "openvino"], precision="fp16")
+
+
+def test_every_chip_gets_a_verdict_against_the_source(report: Migration) -> None:
+    beta, gamma, openvino = report.targets
+
+    assert report.source.target == "alpha Big"
+    assert (report.source.verdict, report.source.work) == ("GO", ())
+    assert [t.verdict for t in (beta, gamma)] == ["GO WITH FALLBACKS"] * 2
+    assert [c.op for c in beta.lost] == ["MaxPool"]
+    assert beta.rewrites  # of Relu, which is so not lost
+    assert gamma.plan.precision == "fp32"
+    assert "fp16 is not on it" in gamma.why
+    assert openvino.installed
+    assert openvino.obtain == ""
+    assert report.fit is Fit.FALLBACKS
+
+
+def test_times_are_ranges_and_ratios_to_the_source(report: Migration) -> None:
+    for target in report.targets:
+        low, high = target.latency
+        assert low < target.plan.seconds < high
+        expected, least, most = report.ratio(target) or (0, 0, 0)
+        assert least < expected < most
+        assert expected == pytest.approx(target.plan.seconds / report.source.plan.seconds)
+
+
+def test_memory_energy_formats_and_toolkit_are_told(report: Migration) -> None:
+    beta = report.targets[0]
+
+    assert 0 < beta.memory_need < (beta.memory_bytes or 0)
+    assert beta.energy_j is not None
+    assert beta.energy_j > 0
+    assert beta.formats == ("npu-bin",)
+    assert (beta.toolkit, beta.installed) == ("beta 1.0", "")
+    assert "beta" in beta.obtain
+
+
+def test_the_work_list_says_what_each_operator_would_bring(report: Migration) -> None:
+    beta = report.targets[0]
+
+    assert any(w.action in ("add", "rewrite") and "MaxPool" in w.text for w in beta.work)
+    assert any(w.fit is Fit.FITS for w in beta.work)
+
+
+def test_a_rewrite_is_named_with_what_the_chip_does_not_take_of_it(cnn: Path) -> None:
+    model = models.transformer()
+    plug = Npu("delta", ("Gelu", "Erf", "LayerNormalization", "Sqrt", "Reciprocal", "Pow"))
+    registry.register_backend(plug)  # type: ignore[arg-type]
+    try:
+        found = autoglm.migrate(model, "onnxruntime", ["delta"])
+    finally:
+        registry._load(registry.BACKENDS)[0].pop("delta")
+
+    rewrites = [w.text for w in found.targets[0].work if w.action == "rewrite"]
+    assert rewrites
+    assert all("Replace" in text and "once it takes" in text for text in rewrites)
+
+
+def test_it_is_json(report: Migration) -> None:
+    facts = json.loads(json.dumps(report.to_dict()))
+
+    assert facts["verdicts"]["openvino"] == report.targets[2].verdict
+    assert facts["source"]["verdict"] == "GO"
+    assert facts["targets"][0]["work"][0]["fit"] in [fit.value for fit in Fit]
+    assert facts["targets"][0]["chip"]["watts"] == 75.0
+
+
+def test_a_chip_that_the_host_outruns_is_a_no_go_that_pins_would_change(chips: None) -> None:
+    found = autoglm.migrate(models.cnn(), "alpha", ["beta"]).targets[0]
+
+    assert (found.verdict, found.energy_j) == ("NO-GO", None)
+    assert "nothing of it would run on beta" in found.why
+    assert [w.fit for w in found.work if w.action == "pin"] == [Fit.FALLBACKS]
+
+
+def test_without_fallback_a_lost_operator_is_a_no_go(chips: None, cnn: Path) -> None:
+    found = autoglm.migrate(cnn, "alpha", ["beta"], fallback_policy="error")
+
+    assert found.targets[0].verdict == "NO-GO"
+    assert "no backend takes" in found.targets[0].why
+    assert found.fit is Fit.NO
+
+
+def test_two_chips_of_one_backend_are_compared(chips: None, cnn: Path) -> None:
+    found = autoglm.migrate(cnn, "alpha", ["alpha:Big", "alpha"])
+
+    assert [t.target for t in found.targets] == ["alpha Big", "alpha Small"]
+    assert found.targets[0].plan.seconds < found.targets[1].plan.seconds
+
+
+def test_open_dimensions_are_fixed_by_the_options_that_it_names(chips: None) -> None:
+    found = autoglm.migrate(models.mlp(batch="batch"), "alpha", ["gamma"])
+
+    assert found.inputs[0].shape == ("batch", 16)
+
+
+def test_wrong_names_are_refused_with_what_there_is(chips: None, cnn: Path) -> None:
+    with pytest.raises(BackendNotFoundError, match="nothere"):
+        autoglm.migrate(cnn, "alpha", ["nothere"])
+    with pytest.raises(ConfigError, match="Unknown chip"):
+        autoglm.migrate(cnn, "alpha", ["beta:Huge"])
+    with pytest.raises(ConfigError, match="backend would have no effect"):
+        autoglm.migrate(cnn, "alpha", ["beta"], backend="gamma")
