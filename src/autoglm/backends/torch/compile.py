@@ -14,7 +14,7 @@ from autoglm.spec import Artifact, CompileOptions
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-_MODES = ("off", "inductor")
+_MODES = ("off", "inductor", "reduce-overhead")
 
 
 def compile_model(model: ir.Model, options: CompileOptions, out: Path) -> Artifact:
@@ -27,6 +27,10 @@ def compile_model(model: ir.Model, options: CompileOptions, out: Path) -> Artifa
     if mode not in _MODES:
         raise CompileError(
             "Setting compile is {known}; found {found!r}.", known=" or ".join(_MODES), found=mode
+        )
+    if options.settings.get("graphs", "false") not in ("true", "false"):
+        raise CompileError(
+            "Setting graphs is true or false; found {found!r}.", found=options.settings["graphs"]
         )
     support = PRECISIONS.get(options.precision)
     if support is None or not support.ok:
@@ -46,7 +50,12 @@ def compile_model(model: ir.Model, options: CompileOptions, out: Path) -> Artifa
         inputs=input_infos(model),
         outputs=output_infos(model),
         precision=options.precision,
-        meta={"compile": mode, "keep_high": sorted(options.keep_high)},
+        meta={
+            "compile": mode,
+            "graphs": options.settings.get("graphs", "false"),
+            "device": options.device,
+            "keep_high": sorted(options.keep_high),
+        },
     )
 
 

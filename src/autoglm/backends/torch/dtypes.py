@@ -95,6 +95,13 @@ def to_array(tensor: torch.Tensor, declared: str) -> np.ndarray[Any, Any]:
     return array.astype(to_numpy(name)) if name in NARROW else array
 
 
+def blank(tensor: torch.Tensor, declared: str) -> np.ndarray[Any, Any]:
+    """What a dry run gives for an output: its shape and dtype, NaN (or 0) for every number."""
+    held = to_numpy(declared or NAMES[tensor.dtype])
+    number = np.nan if tensor.dtype.is_floating_point else 0
+    return np.full(tuple(tensor.shape), number, np.float32).astype(held)
+
+
 def lowest(dtype: torch.dtype) -> float | int:
     """The value that never wins a maximum."""
     if dtype.is_floating_point:
@@ -109,4 +116,4 @@ def highest(dtype: torch.dtype) -> float | int:
     return True if dtype is torch.bool else torch.iinfo(dtype).max
 
 
-__all__ = ["NAMES", "NARROW", "TORCH", "highest", "lowest", "to_array", "to_tensor"]
+__all__ = ["NAMES", "NARROW", "TORCH", "blank", "highest", "lowest", "to_array", "to_tensor"]

@@ -11,7 +11,7 @@ import torch
 from autoglm.backends.torch.dtypes import TORCH, to_tensor
 from autoglm.backends.torch.op import Kernel, Kind, Node, Op
 from autoglm.backends.torch.table import TABLE
-from autoglm.errors import CompileError
+from autoglm.errors import CompileError, ExecutionError
 from autoglm.rewrite.program import Call
 
 if TYPE_CHECKING:
@@ -38,11 +38,13 @@ class TorchEngine:
         precision: str = "fp32",
         keep_high: frozenset[str] = frozenset(),
         load: bool = True,
+        wait: Callable[[], object] | None = None,
     ) -> None:
         self.device = device
         self.low = LOW[precision]
         self.keep_high = keep_high
         self.load = load
+        self.wait = wait  # after every node, so that a node's time is its own
         self.default = "" if self.low is None else "low"
 
     def bind(self, call: Call) -> Callable[..., Any]:
@@ -52,6 +54,8 @@ class TorchEngine:
         run: Kernel = op.run if op.bare else partial(op.run, node)
         run = _on_host(run, op, call)
         run = _dtypes(run, op, call)
+        if self.wait is not None:
+            run = _waited(run, self.wait)
         if self.low is None or call.bodies:
             return run
         return _raised(run, call, self.low) if self._high(call) else _lowered(run, call, self.low)
@@ -73,7 +77,15 @@ class TorchEngine:
         held = to_tensor(tensor.numpy())
         if variant == "low" and held.dtype is torch.float32 and self.low is not None:
             held = lower(held, self.low)
-        return held.to(self.device)
+        try:
+            return held.to(self.device)
+        except (RuntimeError, TypeError, AssertionError) as error:
+            raise ExecutionError(
+                "Device {device} cannot hold a {dtype} constant: {cause}.",
+                device=str(self.device),
+                dtype=str(held.dtype),
+                cause=str(error).splitlines()[0],
+            ) from error
 
 
 def find(call: Call) -> Op:
@@ -109,6 +121,15 @@ def lower(tensor: torch.Tensor, low: torch.dtype) -> torch.Tensor:
     """To half precision; finite values stay finite: -inf in a mask makes a NaN of a softmax."""
     limit = torch.finfo(low).max
     return torch.where(tensor.isfinite(), tensor.clamp(-limit, limit), tensor).to(low)
+
+
+def _waited(run: Kernel, wait: Callable[[], object]) -> Kernel:
+    def timed(*inputs: Any) -> Any:
+        result = run(*inputs)
+        wait()
+        return result
+
+    return timed
 
 
 def _on_host(run: Kernel, op: Op, call: Call) -> Kernel:

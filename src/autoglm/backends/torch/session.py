@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
-from autoglm.backends.torch.dtypes import to_array, to_tensor
+from autoglm.backends.torch.device import find_device, synchronizer, with_graphs
+from autoglm.backends.torch.dtypes import blank, to_array, to_tensor
 from autoglm.backends.torch.engine import TorchEngine
-from autoglm.errors import BackendUnavailableError, BundleError, ExecutionError
+from autoglm.errors import BundleError, ExecutionError
 from autoglm.rewrite.program import Program
 from autoglm.spec import Artifact, Closing, Feeds, RunOptions, TensorInfo, Value
 from autoglm.tensor.feeds import check_feeds
@@ -23,30 +24,19 @@ def open_session(artifact: Artifact, folder: Path, options: RunOptions) -> Torch
     path = folder / artifact.entry
     if not path.is_file():
         raise BundleError("The torch artifact {path} is missing.", path=artifact.entry)
-    device = _device(options.device)
+    device = find_device(options.device or str(artifact.meta.get("device", "")))
     if options.threads > 0:
         torch.set_num_threads(options.threads)  # torch has one setting per process
     model = ir.load(path)
     high = frozenset(artifact.meta.get("keep_high", ()))
-    engine = TorchEngine(device, artifact.precision, high)
+    wait = synchronizer(device) if options.profile else None
+    engine = TorchEngine(device, artifact.precision, high, wait=wait)
     program = Program(model.graph, engine, model.opset_imports)
-    mode = options.settings.get("compile", artifact.meta.get("compile", "off"))
+    settings = {**artifact.meta, **options.settings}
+    mode = str(settings.get("compile", "off"))
+    if settings.get("graphs") == "true":
+        mode = "graphs"
     return TorchSession(program, artifact.inputs, artifact.outputs, engine, mode, options.profile)
-
-
-def _device(name: str) -> torch.device:
-    text = "cpu" if name.isdigit() or not name else name
-    try:
-        device = torch.device(text)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise BackendUnavailableError(
-            "torch cannot use device {device!r}: {cause}",
-            hint="Name a device as `autoglm devices` lists it: cpu, cuda:0, npu:0.",
-            device=name,
-            cause=str(error).splitlines()[0],
-        ) from error
-    return device
 
 
 class TorchSession(Closing):
@@ -71,18 +61,26 @@ class TorchSession(Closing):
     def _caller(self, program: Program, mode: str) -> Any:
         if self._seconds is not None:  # nodes are timed one by one, so nothing is compiled
             return partial(program.run_timed, seconds=self._seconds)
+        if mode == "graphs":
+            return with_graphs(program.run, self._device)
+        if mode == "reduce-overhead":
+            return torch.compile(program.run, mode=mode)
         return torch.compile(program.run) if mode == "inductor" else program.run
 
     def run(self, feeds: Feeds) -> dict[str, Value]:
         """Run once."""
         if self._program is None:
             raise ExecutionError("The session is closed.", hint="Open the artifact again.")
-        arguments = [self._take(v) for v in check_feeds(self.inputs, feeds).values()]
+        checked = check_feeds(self.inputs, feeds)
         with torch.inference_mode():
             try:
-                results = self._call(arguments)
-            except RuntimeError as error:
+                return self._run(checked)
+            except (RuntimeError, TypeError) as error:  # on a device, also while copying back
                 raise ExecutionError("torch failed: {cause}", cause=str(error)[:500]) from error
+
+    def _run(self, feeds: Feeds) -> dict[str, Value]:
+        arguments = [self._take(v) for v in feeds.values()]
+        results = self._call(arguments)
         taken = self._held | {_storage(a) for a in arguments if isinstance(a, torch.Tensor)}
         pairs = zip(self.outputs, results, strict=True)
         return {info.name: self._give(value, info.dtype, taken) for info, value in pairs}
@@ -102,6 +100,8 @@ class TorchSession(Closing):
             return None
         if isinstance(value, (list, tuple)):
             return [self._give(v, dtype, taken) for v in value]
+        if value.device.type == "meta":
+            return blank(value, dtype)
         # An output that shares memory with a feed, a weight or another output would change with it.
         if _storage(value) in taken:
             value = value.clone()
