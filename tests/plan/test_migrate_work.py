@@ -103,15 +103,25 @@ def test_a_lower_precision_counts_only_where_it_gains() -> None:
 
 
 def test_nodes_that_only_cheaper_neighbours_draw_away_can_be_pinned() -> None:
-    graph = chain("MatMul", *["Erf", "Add"] * 6, size=20_000)
-    chip = table("npu", "MatMul", "Add", speed=2.0)
+    graph = chain("Erf", "Add", "Erf", "Add", size=1000)
+    chip = table("npu", "Add", speed=2.0)
     drawn = {f.node for f in planned(graph, chip).fallbacks if f.constraint == "absorbed"}
 
     pins = [w for w in works(graph, chip) if w.action == "pin"]
 
-    assert drawn
+    assert drawn == {"Add_1", "Add_3"}
     assert [set(w.nodes) for w in pins] == [drawn]
-    assert "--pin Add=npu" in pins[0].command
+    assert pins[0].command == "--pin Add=npu"
+    assert (side(graph, chip).fit, pins[0].fit) == (Fit.NO, Fit.FALLBACKS)
+    assert pins[0].gain_s < 0
+
+
+def test_a_pin_that_only_costs_time_is_no_work() -> None:
+    graph = chain("MatMul", *["Erf", "Add"] * 6, size=20_000)
+
+    assert [
+        w for w in works(graph, table("npu", "MatMul", "Add", speed=2.0)) if w.action == "pin"
+    ] == []
 
 
 @settings(max_examples=30)

@@ -15,7 +15,7 @@ import autoglm
 from autoglm import registry
 from autoglm.errors import BackendNotFoundError, ConfigError
 from autoglm.runtime.migrate import Migration
-from autoglm.spec import Capabilities, Chip, Constraint, Device, Evidence, Fit, OpRule, no, yes
+from autoglm.spec import Capabilities, Chip, Constraint, Device, Evidence, Fit, no, yes
 
 
 @dataclass

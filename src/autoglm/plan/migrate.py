@@ -57,9 +57,16 @@ class Evaluation:
     plan: Plan
 
     @property
+    def used(self) -> bool:
+        """Whether anything runs on the chip."""
+        return any(p.backend == self.plan.backend for p in self.plan.partitions)
+
+    @property
     def fit(self) -> Fit:
-        """The plan's verdict; a chip on which nothing runs, or in another precision, is no fit."""
-        if not any(p.backend == self.plan.backend for p in self.plan.partitions):
+        """The plan's verdict; a chip on which nothing runs is no fit, nor one that forces another
+        precision a plain one.
+        """
+        if not self.used:
             return Fit.NO
         if self.plan.fit is Fit.FITS and self.plan.precision != self.asked:
             return Fit.FALLBACKS
@@ -168,10 +175,11 @@ def conflicts(side: Evaluation, source: Evaluation, alignment: int) -> tuple[Con
             other=other.layouts[0],
         )
         found += [Conflict("layout", text, images)] if images else []
-    if alignment % table.alignment:
+    given = max(alignment, other.alignment)
+    if given % table.alignment:
         text = tr(
-            "memory_alignment is {asked}, its addresses are multiples of {alignment}",
-            asked=alignment,
+            "buffers are aligned to {given} bytes, its addresses are multiples of {alignment}",
+            given=given,
             alignment=table.alignment,
         )
         found.append(Conflict("alignment", text, 0))
@@ -248,7 +256,10 @@ def why(side: Evaluation) -> str:
                 percent=f"{min(share, 100):.0f}",
             )
         )
-    if not any(p.backend == plan.backend for p in plan.partitions):
+    unknown = sum(r.backend == plan.backend and r.verdict is Verdict.UNKNOWN for r in plan.refusals)
+    if unknown:
+        parts.append(tr("{count} are unknown, which is no yes", count=unknown))
+    if not side.used:
         parts.append(tr("nothing of it would run on {backend}", backend=plan.backend))
     parts += plan.violations
     if side.fit is Fit.FITS:

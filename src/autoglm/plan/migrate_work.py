@@ -74,23 +74,33 @@ def work_list(
     groups = _groups(side)[:MOST]
     found = [_entry(side, group, replan, rules, shapes) for group in groups]
     if len(groups) > 1:
-        every = frozenset(r.node for group in groups for r in group)
-        memory = not any(g[0].constraint == Constraint.MEMORY for g in groups)
-        plan = replan(granted=every, memory=memory)
-        title = tr("All {count} entries that change what it takes", count=len(groups))
-        found.append(_work(side, "all", title, "", tuple(every), plan))
-    found += [*_pins(side, replan), *_precisions(side, replan)]
+        found.append(_together(side, groups, replan))
+    now = _ORDER[side.fit]
+    free = (*_pins(side, replan), *_precisions(side, replan))
+    found += [w for w in free if w.gain_s > 0 or _ORDER[w.fit] < now]
     return tuple(sorted(found, key=lambda w: (_ORDER[w.fit], -w.gain_s)))
 
 
+def _together(side: Evaluation, groups: Sequence[Sequence[Refusal]], replan: Replan) -> Work:
+    every = [r for group in groups for r in group]
+    memory = not any(r.constraint == Constraint.MEMORY for r in every)
+    plan = replan(granted=frozenset(r.node for r in every), memory=memory)
+    text = tr("All of {ops} together", ops=counted([r.op for r in every], most=MOST))
+    return _work(side, "all", text, "", tuple(r.node for r in every), plan)
+
+
 def _groups(side: Evaluation) -> list[list[Refusal]]:
-    """The chip's refusals by operator and limit; those whose nodes cost most first."""
+    """The chip's refusals by operator and limit; those whose nodes cost most first.
+
+    What is unknown is one group, for one command measures it all.
+    """
     price = {f.node: f.seconds for f in side.plan.fallbacks}
     price.update(dict.fromkeys(side.plan.unplaced, side.plan.seconds))
     groups: dict[tuple[str, ...], list[Refusal]] = {}
     for r in side.plan.refusals:
         if r.backend == side.plan.backend and r.node in price:
-            groups.setdefault((r.op, r.verdict.value, r.constraint), []).append(r)
+            key = (r.op, r.constraint) if r.verdict is Verdict.NO else ()
+            groups.setdefault(key, []).append(r)
     return sorted(groups.values(), key=lambda g: -sum(price[r.node] for r in g))
 
 
@@ -102,18 +112,20 @@ def _entry(
     shapes: str,
 ) -> Work:
     first, nodes = group[0], tuple(r.node for r in group)
-    action, text, command = _what(side, first, rules, shapes)
+    action, text, command = (
+        _measure(group) if first.verdict is Verdict.UNKNOWN else _what(first, rules, shapes)
+    )
     plan = replan(granted=frozenset(nodes), memory=first.constraint != Constraint.MEMORY)
     return _work(side, action, text, command, nodes, plan)
 
 
-def _what(
-    side: Evaluation, refusal: Refusal, rules: Mapping[str, Part], shapes: str
-) -> tuple[str, str, str]:
+def _measure(group: Sequence[Refusal]) -> tuple[str, str, str]:
+    text = tr("Measure {ops}: nobody knows whether they run", ops=counted([r.op for r in group]))
+    return "measure", text, f"autoglm ops measure --backend {group[0].backend} -o packs/"
+
+
+def _what(refusal: Refusal, rules: Mapping[str, Part], shapes: str) -> tuple[str, str, str]:
     op, backend, reason = refusal.op, refusal.backend, refusal.reason
-    if refusal.verdict is Verdict.UNKNOWN:
-        command = f"autoglm ops measure --backend {backend} -o packs/"
-        return "measure", tr("Measure {op}: {reason}", op=op, reason=reason), command
     if (part := rules.get(op)) is not None and refusal.constraint == Constraint.OP:
         text = tr(
             "Replace {op} by the rewrite {rule}, once it takes {parts}",
@@ -151,6 +163,8 @@ def _pins(side: Evaluation, replan: Replan) -> list[Work]:
 
 
 def _precisions(side: Evaluation, replan: Replan) -> list[Work]:
+    if not side.used:
+        return []
     found = []
     for precision in _LOWER:
         if precision == side.plan.precision or not precision_support(side.table, precision).ok:
@@ -159,7 +173,7 @@ def _precisions(side: Evaluation, replan: Replan) -> list[Work]:
         text = tr("Run in {precision}; its accuracy is to be measured", precision=precision)
         nodes = tuple(n.name for n in side.graph.nodes)
         found.append(_work(side, "precision", text, f"--precision {precision}", nodes, plan))
-    return [w for w in found if w.gain_s > 0]
+    return found
 
 
 def _work(
