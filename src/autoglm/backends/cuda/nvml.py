@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from autoglm.catalog.cards import Card, Slice, bus
@@ -58,9 +59,12 @@ def _call(library: Any, name: str, *arguments: Any) -> int:
 
 
 def _reason(library: Any, status: int) -> str:
-    describe = library.nvmlErrorString
+    describe = getattr(library, "nvmlErrorString", None)
+    if describe is None:
+        return f"status {status}"
     describe.restype = ctypes.c_char_p
-    return str(describe(status).decode("utf-8", "replace"))
+    text: bytes | None = describe(status)
+    return (text or b"").decode("utf-8", "replace") or f"status {status}"
 
 
 def _cards(library: Any) -> list[Card]:
@@ -68,11 +72,15 @@ def _cards(library: Any) -> list[Card]:
     _call(library, "nvmlDeviceGetCount_v2", ctypes.byref(count))
     driver = ctypes.create_string_buffer(_NAME_BYTES)
     _call(library, "nvmlSystemGetDriverVersion", driver, _NAME_BYTES)
+    cuda = ctypes.c_int()
+    _call(library, "nvmlSystemGetCudaDriverVersion_v2", ctypes.byref(cuda))
     handles = [_handle(library, i) for i in range(min(count.value, _MOST_DEVICES))]
+    # 12040 is 12.4
+    fields = {"cuda": f"{cuda.value // 1000}.{cuda.value % 1000 // 10}"} if cuda.value else {}
+    cards = [_card(library, h, i) for i, h in enumerate(handles) if h is not None]
     return [
-        _card(library, handle, index, driver.value.decode("utf-8", "replace"))
-        for index, handle in enumerate(handles)
-        if handle is not None
+        replace(card, driver=driver.value.decode("utf-8", "replace"), fields=fields)
+        for card in cards
     ]
 
 
@@ -82,7 +90,7 @@ def _handle(library: Any, index: int) -> ctypes.c_void_p | None:
     return handle if status == 0 else None
 
 
-def _card(library: Any, handle: ctypes.c_void_p, index: int, driver: str) -> Card:
+def _card(library: Any, handle: ctypes.c_void_p, index: int) -> Card:
     memory = _filled(library, handle, "nvmlDeviceGetMemoryInfo", _Memory())
     pci = _filled(library, handle, "nvmlDeviceGetPciInfo_v3", _Pci())
     busy = _filled(library, handle, "nvmlDeviceGetUtilizationRates", _Utilization())
@@ -93,7 +101,6 @@ def _card(library: Any, handle: ctypes.c_void_p, index: int, driver: str) -> Car
         name=_string(library, handle, "nvmlDeviceGetName"),
         memory_total=memory.total if memory else None,
         memory_used=memory.used if memory else None,
-        driver=driver,
         health=_health(library, handle),
         utilisation=float(busy.gpu) if busy else None,
         power_w=power.value / 1000 if power else None,

@@ -15,9 +15,11 @@ _GPU = re.compile(r"^GPU ([0-9A-Fa-f:.]{7,20})\s*$")
 _LINE = re.compile(r"^( *)(\S[^:]*?) *(?:: (.*))?$")
 _LISTED = re.compile(r"^GPU ([0-9]{1,4}): (.{1,120}?) \(UUID: ([^)]{1,80})\)")
 _SLICE = re.compile(r"^\s+MIG (\S{1,40})\s+Device\s+([0-9]{1,4}): \(UUID: ([^)]{1,80})\)")
-_DRIVER = re.compile(r"(?:KMD|Driver|DRIVER) [Vv]ersion\s*:\s*([0-9]+(?:\.[0-9]+){1,3})")
+_DRIVER = re.compile(
+    r"(?:(?:KMD|Driver|DRIVER) [Vv]ersion\s*:\s*|<driver_version>)([0-9]+(?:\.[0-9]+){1,3})"
+)
 _NO_ACTION = ("", "None", "N/A", "[N/A]")
-_CUDA = re.compile(r"CUDA (?:UMD )?[Vv]ersion\s*:\s*([0-9]+\.[0-9]+)")
+_CUDA = re.compile(r"(?:CUDA (?:UMD )?[Vv]ersion\s*:\s*|<cuda_version>)([0-9]+\.[0-9]+)")
 
 
 @dataclass(slots=True)
@@ -31,15 +33,21 @@ class _Entry:
 def parse(text: str) -> list[Card]:
     """The cards of whatever form this is; [] where it is none of them."""
     text = clean(text)
+    cuda = {"cuda": version} if (version := versions(text)["cuda"]) else {}
+    return [replace(c, fields={**(c.fields or {}), **cuda}) for c in _cards(text)]
+
+
+def _cards(text: str) -> list[Card]:
+    driver = versions(text)["driver"]
     if "<nvidia_smi_log" in text or "<gpu " in text:
-        return [_card(e, i, _xml_driver(text)) for i, e in enumerate(_from_xml(text))]
+        return [_card(entry, i, driver) for i, entry in enumerate(_from_xml(text))]
     if "NVSMI LOG" in text or _anywhere(_GPU, text):
-        return [_card(e, i, versions(text)["driver"]) for i, e in enumerate(_from_log(text))]
+        return [_card(entry, i, driver) for i, entry in enumerate(_from_log(text))]
     if "memory.total" in text or "pci.bus_id" in text:
         return _from_csv(text)
     if _anywhere(_LISTED, text):
         return _from_list(text)
-    return smi.table(text, driver=versions(text)["driver"])
+    return smi.table(text, driver=driver)
 
 
 def versions(text: str) -> dict[str, str]:
@@ -50,11 +58,6 @@ def versions(text: str) -> dict[str, str]:
 
 def _anywhere(pattern: re.Pattern[str], text: str) -> bool:
     return any(pattern.match(line) for line in text.splitlines())
-
-
-def _xml_driver(text: str) -> str:
-    found = re.search(r"<driver_version>([0-9.]{1,30})<", text)
-    return found[1] if found else ""
 
 
 def _from_xml(text: str) -> Iterator[_Entry]:
