@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import paddle
 
-from .op import DTYPES, Node, Refused, Value, constant, name_of
+from .op import DTYPES, Node, Refused, Value, constant, name_of, widened
 from .table import find
 
 _INLINE = 64  # elements; larger constants become parameters
@@ -143,6 +143,7 @@ class _Writer:
         try:
             op = find(node)
             values = [self._argument(node, i, name, op) for i, name in enumerate(row["inputs"])]
+            values = [widened(v) for v in values] if op.wide else values
             run = op.run if op.bare else partial(op.run, node)
             results = run(*values)
         except Exception as error:  # Paddle raises whatever its checks raise

@@ -73,10 +73,17 @@ def legacy(run: Run, node: Node, x: Value, y: Value) -> Value:
 
 
 def shift(node: Node, x: Value, y: Value) -> Value:
-    """Shifts fill with zeros."""
-    left = node["direction"] == "LEFT"
-    run = paddle.bitwise_left_shift if left else paddle.bitwise_right_shift
-    return run(x, y, False)
+    """By the width or more (a negative amount counts as such) every bit is shifted out."""
+    width = {"uint8": 8, "int8": 8, "int16": 16, "int32": 32}.get(node.inputs[0], 64)
+    zero = paddle.zeros_like(y)
+    out = paddle.logical_or(y < zero, y >= paddle.full_like(y, width))
+    if node["direction"] == "LEFT":
+        moved = paddle.bitwise_left_shift(x, paddle.where(out, zero, y))
+        return paddle.where(out, paddle.zeros_like(x), moved)
+    if node.inputs[0].startswith("uint"):
+        moved = paddle.bitwise_right_shift(x, paddle.where(out, zero, y))
+        return paddle.where(out, paddle.zeros_like(x), moved)
+    return paddle.bitwise_right_shift(x, paddle.where(out, paddle.full_like(y, width - 1), y))
 
 
 def clip(node: Node, x: Value, low: Value = None, high: Value = None) -> Value:
@@ -169,38 +176,38 @@ def _legacy(run: Run, modern: Op) -> Versions:
 
 
 TABLE: Table = {
-    "Add": _legacy(paddle.add, bare(paddle.add)),
-    "Sub": _legacy(paddle.subtract, bare(paddle.subtract)),
-    "Mul": _legacy(paddle.multiply, bare(paddle.multiply)),
-    "Div": _legacy(paddle.divide, Op(divide)),
-    "Mod": Op(modulo),
-    "Pow": _legacy(paddle.pow, Op(power)),
+    "Add": _legacy(paddle.add, bare(paddle.add, wide=True)),
+    "Sub": _legacy(paddle.subtract, bare(paddle.subtract, wide=True)),
+    "Mul": _legacy(paddle.multiply, bare(paddle.multiply, wide=True)),
+    "Div": _legacy(paddle.divide, Op(divide, wide=True)),
+    "Mod": Op(modulo, wide=True),
+    "Pow": _legacy(paddle.pow, Op(power, wide=True)),
     "And": _legacy(paddle.logical_and, bare(paddle.logical_and)),
     "Or": _legacy(paddle.logical_or, bare(paddle.logical_or)),
     "Xor": _legacy(paddle.logical_xor, bare(paddle.logical_xor)),
     "Not": bare(paddle.logical_not),
     "Equal": _legacy(paddle.equal, bare(paddle.equal)),
-    "Greater": _legacy(paddle.greater_than, bare(paddle.greater_than)),
-    "Less": _legacy(paddle.less_than, bare(paddle.less_than)),
+    "Greater": _legacy(paddle.greater_than, bare(paddle.greater_than, wide=True)),
+    "Less": _legacy(paddle.less_than, bare(paddle.less_than, wide=True)),
     "GreaterOrEqual": bare(paddle.greater_equal),
     "LessOrEqual": bare(paddle.less_equal),
     "BitwiseAnd": bare(paddle.bitwise_and),
     "BitwiseOr": bare(paddle.bitwise_or),
     "BitwiseXor": bare(paddle.bitwise_xor),
     "BitwiseNot": bare(paddle.bitwise_not),
-    "BitShift": Op(shift),
-    "Max": Op(partial(fold, paddle.maximum)),
-    "Min": Op(partial(fold, paddle.minimum)),
-    "Sum": Op(partial(fold, paddle.add)),
+    "BitShift": Op(shift, wide=True),
+    "Max": Op(partial(fold, paddle.maximum), wide=True),
+    "Min": Op(partial(fold, paddle.minimum), wide=True),
+    "Sum": Op(partial(fold, paddle.add), wide=True),
     "Mean": Op(mean),
-    "Clip": {1: Op(clip_6), 11: Op(clip)},
+    "Clip": {1: Op(clip_6), 11: Op(clip, wide=True)},
     "Where": Op(where),
     "Identity": bare(paddle.assign),
     "Cast": Op(cast),
     "CastLike": Op(cast_like),
-    "Abs": Op(absolute),
-    "Sign": bare(paddle.sign),
-    "Neg": Op(negate),
+    "Abs": Op(absolute, wide=True),
+    "Sign": bare(paddle.sign, wide=True),
+    "Neg": Op(negate, wide=True),
     "Ceil": bare(paddle.ceil),
     "Floor": bare(paddle.floor),
     "Round": bare(round_half_even),

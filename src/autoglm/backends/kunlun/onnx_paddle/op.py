@@ -41,6 +41,7 @@ class Op:
     host: tuple[int, ...] = ()  # inputs that become Python numbers and lists
     open: tuple[int, ...] = ()  # of those: may be left as variables where they are no constants
     bare: bool = False  # `run` is a Paddle function that needs no node
+    wide: bool = False  # small integers are computed in int32, for which Paddle has a kernel
 
 
 Versions = Mapping[int, Op]
@@ -69,9 +70,20 @@ class Node:
         return len(self.inputs)
 
 
-def bare(run: Run) -> Op:
+def bare(run: Run, *, wide: bool = False) -> Op:
     """A Paddle function that is the operator already."""
-    return Op(run, bare=True)
+    return Op(run, bare=True, wide=wide)
+
+
+SMALL = frozenset({"int8", "uint8", "int16"})
+
+
+def widened(value: Any) -> Any:
+    """A small integer as int32; everything else as it is."""
+    import paddle
+
+    small = hasattr(value, "dtype") and name_of(value) in SMALL
+    return paddle.cast(value, "int32") if small else value
 
 
 def name_of(value: Value) -> str:

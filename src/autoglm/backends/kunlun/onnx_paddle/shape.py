@@ -117,8 +117,12 @@ def slice_(
     node: Node, x: Value, starts: Any, ends: Any, axes: Any = None, steps: Any = None
 ) -> Value:
     """Negative steps walk backwards."""
-    axes = list(range(len(starts))) if axes is None else [axis_of(a, rank(x)) for a in axes]
-    steps = [1] * len(starts) if steps is None else steps
+    count = next((len(v) for v in (starts, ends, axes) if isinstance(v, list)), None)
+    count = size(starts, 0) if count is None else count
+    axes = list(range(count)) if axes is None else [axis_of(a, rank(x)) for a in axes]
+    steps = [1] * count if steps is None else steps
+    if not (isinstance(starts, list) and isinstance(ends, list)):
+        return _moving(x, starts, ends, axes, steps)
     starts = [max(-_BIG, min(_BIG, n)) for n in starts]
     ends = [max(-_BIG, min(_BIG, n)) for n in ends]
     if all(step == 1 for step in steps):
@@ -126,6 +130,22 @@ def slice_(
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         x = _strided(x, start, end, axis, step)
     return x
+
+
+def _moving(x: Value, starts: Any, ends: Any, axes: list[int], steps: list[int]) -> Value:
+    """Limits that are computed at run time; Paddle's own slice takes them for single steps."""
+    if any(step != 1 for step in steps):
+        raise Refused("takes limits that are computed at run time with step 1 only")
+    return paddle.slice(x, axes, _limits(starts, len(axes)), _limits(ends, len(axes)))
+
+
+def _limits(given: Any, count: int) -> Any:
+    if isinstance(given, list):
+        return [max(-_BIG, min(_BIG, n)) for n in given]
+    pieces = [paddle.slice(given, [0], [i], [i + 1]) for i in range(count)]
+    # Beyond 32 bits "the end" would wrap.
+    low, high = (paddle.full([1], n, name_of(given)) for n in (-_BIG, _BIG))
+    return [paddle.minimum(paddle.maximum(p, low), high) for p in pieces]
 
 
 def _strided(x: Value, start: int, end: int, axis: int, step: int) -> Value:
@@ -341,7 +361,7 @@ TABLE: Table = {
     "Transpose": Op(transpose),
     "Concat": Op(concat),
     "Split": Op(split, host=(1,)),
-    "Slice": {1: Op(slice_1), 10: Op(slice_, host=(1, 2, 3, 4))},
+    "Slice": {1: Op(slice_1), 10: Op(slice_, host=(1, 2, 3, 4), open=(1, 2))},
     "Expand": Op(expand, host=(1,), open=(1,)),
     "Tile": {1: Op(tile_1, host=(1, 2)), 6: Op(tile, host=(1,), open=(1,))},
     "Shape": Op(shape_of),
