@@ -53,9 +53,21 @@ def _root(
 
 
 def _register() -> None:
-    from autoglm.cli import bench, check, compile, config, inspect, machine, ops, run, toolchain
+    from autoglm.cli import (
+        bench,
+        check,
+        compile,
+        config,
+        doctor,
+        inspect,
+        machine,
+        ops,
+        run,
+        toolchain,
+    )
 
-    for module in (check, compile, run, inspect, bench, ops, config, machine, toolchain):
+    modules = (check, compile, run, inspect, bench, ops, config, machine, doctor, toolchain)
+    for module in modules:
         module.register(app)
 
 

@@ -94,12 +94,12 @@ def _mends(
 
 
 def _nearest(component: Component, current: str | None) -> Iterator[tuple[str, int]]:
-    """Other known versions with their distance; an upgrade is nearer than a downgrade as far."""
+    """Other known versions with their distance; every upgrade is nearer than any downgrade."""
     versions = sorted({*component.versions, *([current] if current else [])}, key=key)
     here = versions.index(current) if current else len(versions)
     for place, version in enumerate(versions):
         if version != current:
-            yield version, 2 * abs(place - here) + (place < here)
+            yield version, abs(place - here) + (len(versions) if place < here else 0)
 
 
 def _applied(facts: Mapping[str, str], changed: Sequence[tuple[str, str]]) -> dict[str, str]:
