@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
 from pathlib import Path
 
+from autoglm.catalog import smi
+from autoglm.catalog.cards import to_device
 from autoglm.catalog.cpu import here
 from autoglm.catalog.evidence import hinted
 from autoglm.catalog.remarks import remark
 from autoglm.spec import Device
+from autoglm.toolchain.tool import ask
 
 _CPUINFO = Path("/proc/cpuinfo")
 
@@ -49,7 +53,24 @@ def _devices() -> list[Device]:
         facts = {"capabilities": " ".join(sorted(map(str, can)))}
         family = kind if kind in ("cpu", "gpu", "npu") else "npu"
         found.append(Device(family, name, "openvino", device, facts=facts))
-    return found
+    return _with_cards(found)
+
+
+def _with_cards(found: list[Device]) -> list[Device]:
+    """GPUs with what Intel's xpu-smi says of them; as OpenVINO says it where that is not here."""
+    gpus = [device for device in found if device.kind == "gpu"]
+    cards = smi.intel(ask(["xpu-smi"]).text) if gpus else []
+    if len(cards) != len(gpus):
+        return found
+    told = {g.id: to_device(c, "openvino", "gpu", g.id) for g, c in zip(gpus, cards, strict=True)}
+    return [_joined(device, told.get(device.id)) for device in found]
+
+
+def _joined(device: Device, card: Device | None) -> Device:
+    if card is None:
+        return device
+    facts = {**device.facts, **card.facts}
+    return replace(device, memory_bytes=card.memory_bytes, facts=facts)
 
 
 @cache
