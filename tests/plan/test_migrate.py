@@ -149,9 +149,7 @@ def test_figures_that_no_source_gives_are_unknown() -> None:
     chip = Chip("X1", "maker", "npu", "npu", memory_bytes=2**34, peak_tflops={"fp32": 3.0})
     found = unknowns(side(GRAPH, table("npu", *OPS, chip=chip)))
 
-    assert "no source gives the power of X1" in found
-    assert "no source gives the bandwidth of X1" in found
-    assert not [text for text in found if "memory" in text or "peak" in text]
+    assert found[-1] == "no source gives the bandwidth, power of X1"
 
 
 def test_the_most_frequent_operators_are_counted_first() -> None:

@@ -17,7 +17,7 @@ from autoglm.plan.migrate import GO
 if TYPE_CHECKING:
     from autoglm.runtime.migrate import ChipReport, Migration
 
-_MOST = 8
+_MOST = 6
 
 
 def show_migration(found: Migration) -> None:

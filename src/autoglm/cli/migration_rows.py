@@ -35,7 +35,7 @@ def side_by_side(found: Migration) -> list[tuple[str, list[str]]]:
         (tr("memory"), [_memory(c) for c in chips]),
         (tr("rated power"), [_watts(c) for c in chips]),
         (tr("energy, at most"), [_energy(c) for c in chips]),
-        (tr("formats"), [", ".join(c.formats) or NOTHING for c in chips]),
+        (tr("not published"), [", ".join(c.missing) or NOTHING for c in chips]),
         (tr("toolkit here"), [c.installed or tr("none") for c in chips]),
     ]
 
@@ -142,7 +142,7 @@ def _range(chip: ChipReport) -> str:
 
 def _ratio(found: Migration, chip: ChipReport) -> str:
     ratio = found.ratio(chip)
-    return NOTHING if ratio is None else "×{:.2g} ({:.2g} – {:.2g})".format(*ratio)
+    return NOTHING if ratio is None else "×{:.2g} ({:.2g} – {:.3g})".format(*ratio)
 
 
 def _memory(chip: ChipReport) -> str:

@@ -284,34 +284,30 @@ def unknowns(side: Evaluation) -> tuple[str, ...]:
     asked = [
         n for n, s in side.verdicts.items() if s.verdict is Verdict.UNKNOWN and not side.takes(n)
     ]
-    groups = _grouped(asked, lambda n: _key(side, n))
+    groups = sorted(_grouped(asked, lambda n: _key(side, n)), key=lambda g: -len(g[1]))
     found = [f"{op} ×{len(names)}: {reason}" for (op, _, reason), names in groups]
     for precision in PRECISIONS:
         support = precision_support(side.table, precision)
         if support.verdict is Verdict.UNKNOWN:
             found.append(f"{precision}: {support.reason}")
-    return (*found, *_missing_figures(side))
+    figures = missing_figures(side)
+    if figures and side.table.chip:
+        names = ", ".join(figures)
+        chip = side.table.chip.name
+        found.append(tr("no source gives the {figures} of {chip}", figures=names, chip=chip))
+    return tuple(found)
 
 
-def _missing_figures(side: Evaluation) -> list[str]:
+def missing_figures(side: Evaluation) -> tuple[str, ...]:
+    """What the catalog does not say of the chip, so that its times and energy are rougher."""
     chip = side.table.chip
     if chip is None:
-        return []
-    missing = [
-        title
-        for title, value in (
-            (tr("memory"), chip.memory_bytes),
-            (tr("bandwidth"), chip.bandwidth_gbps),
-            (tr("power"), chip.watts),
-            (tr("peak rate in {precision}", precision=side.plan.precision), _peak(side, chip)),
-        )
-        if value is None
-    ]
-    return [
-        tr("no source gives the {figure} of {chip}", figure=figure, chip=chip.name)
-        for figure in missing
-    ]
-
-
-def _peak(side: Evaluation, chip: Chip) -> float | None:
-    return chip.peak_tflops.get(side.plan.precision.removesuffix("-dynamic"))
+        return ()
+    precision = side.plan.precision.removesuffix("-dynamic")
+    figures = (
+        (tr("memory"), chip.memory_bytes),
+        (tr("bandwidth"), chip.bandwidth_gbps),
+        (tr("power"), chip.watts),
+        (tr("peak rate in {precision}", precision=precision), chip.peak_tflops.get(precision)),
+    )
+    return tuple(title for title, value in figures if value is None)

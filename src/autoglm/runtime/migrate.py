@@ -22,6 +22,7 @@ from autoglm.plan.migrate import (
     fallback_groups,
     legal_precision,
     memory_need,
+    missing_figures,
     unknowns,
     why,
 )
@@ -61,6 +62,7 @@ class ChipReport:
     installed: str  # version that is here, "" where none is
     obtain: str  # how to get it, where it is not here
     unknown: tuple[str, ...]
+    missing: tuple[str, ...]  # figures of the chip that no source gives
     notes: tuple[str, ...]  # what the prices rest on
     work: tuple[Work, ...]
 
@@ -99,6 +101,7 @@ class ChipReport:
             "formats": list(self.formats),
             "toolkit": {"table": self.toolkit, "installed": self.installed, "obtain": self.obtain},
             "unknown": list(self.unknown),
+            "missing": list(self.missing),
             "notes": list(self.notes),
             "work": [asdict(w) for w in self.work],
         }
@@ -266,6 +269,7 @@ class _Side:
             installed=version,
             obtain=obtain,
             unknown=unknowns(side),
+            missing=missing_figures(side),
             notes=plan.notes,
             work=() if self is source else self._work(loaded),
         )
