@@ -262,7 +262,8 @@ class SinkTransposeBelowReduction(Rule):
 
     def _left(self, node: ir.Node, perm: list[int], gone: list[int]) -> list[int]:
         """The permutation of the result."""
-        if self.end != "Squeeze" and node.attributes.get_int("keepdims", 1):
+        kept_dims = self.end != "Squeeze" and node.attributes.get_int("keepdims", 1) == 1
+        if kept_dims:
             return perm
         kept = [axis for axis in perm if axis not in gone]
         return [sorted(kept).index(axis) for axis in kept]

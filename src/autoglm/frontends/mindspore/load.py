@@ -41,6 +41,7 @@ def load(path: Path) -> ir.Model:
             raise _refused(path, facts["error"])
         model = _read(made)
     model.metadata_props["autoglm.frontend_note"] = note(facts)
+    plain_pads(model)
     return finish(raise_opset(finish(model)))
 
 
@@ -65,6 +66,14 @@ def note(facts: Mapping[str, Any]) -> str:
     return f"Exported to ONNX opset {facts['opset']} by MindSpore {facts['mindspore']}."
 
 
+def plain_pads(model: ir.Model) -> None:
+    """auto_pad=VALID, which MindSpore writes everywhere, as the pads of 0 that it stands for."""
+    for node in model.graph:
+        rounds_up = node.attributes.get_int("ceil_mode", 0)
+        if node.attributes.get_string("auto_pad", "") == "VALID" and not rounds_up:
+            del node.attributes["auto_pad"]
+
+
 def _refused(path: Path, reason: str) -> ModelError:
     return ModelError(
         "MindSpore cannot export {path} to ONNX: {reason}.",
@@ -83,4 +92,5 @@ def _read(made: Path) -> ir.Model:
     import onnx
     import onnx_ir as ir
 
-    return ir.from_proto(onnx.load(str(made)))
+    model: ir.Model = ir.from_proto(onnx.load(str(made)))
+    return model

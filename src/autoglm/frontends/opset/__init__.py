@@ -1,8 +1,8 @@
 """Raise a model of an opset below 18 to 18, without changing any answer.
 
-Every operator that ONNX revised is moved one version at a time: either the revision only widened it
-(`SAME`), or an adapter rewrites the node (`autoglm.frontends.opset.adapters`). A node that cannot be
-moved exactly keeps the whole model at its opset, with the reason in `autoglm.opset_note`.
+Every operator that ONNX revised is moved one version at a time: either the revision only widened
+it (`SAME`), or one of `adapters` rewrites the node. A node that cannot be moved exactly keeps the
+whole model at its opset, with the reason in `autoglm.opset_note`.
 
 onnx's own version converter is not used: it resizes with other pixels from opset 10 on, appends the
 dimensions of an opset 6 `axis` at the wrong end, writes float bounds for float16 Clip, and drops

@@ -47,7 +47,6 @@ def load(source: Source) -> ir.Model:
         refuse(source, facts)
         model = _read(made, source)
     model.metadata_props["autoglm.frontend_note"] = note(source, facts)
-    model.metadata_props["autoglm.transposes"] = str(facts["transposes"])
     return finish(model)
 
 
@@ -64,6 +63,7 @@ def note(source: Source, facts: Mapping[str, Any]) -> str:
     if not taken:
         return f"Converted by {tools}."
     others = [name for name in facts["signatures"] if name != taken]
+    others = others if source.kind == "saved_model" else []
     choice = f"; `{source.path}#NAME` takes another: {', '.join(others)}" if others else ""
     return f"Signature {taken} was converted by {tools}{choice}."
 

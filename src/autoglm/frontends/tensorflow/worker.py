@@ -71,9 +71,7 @@ def convert(options: argparse.Namespace) -> dict[str, Any]:
         if options.kind != "tflite":
             facts |= signature(source, options.signature)
             flags += ["--signature_def", facts["signature"]]
-        facts["transposes"] = run_tf2onnx(
-            [*flags, "--opset", str(options.opset), "--output", str(options.output)]
-        )
+        run_tf2onnx([*flags, "--opset", str(options.opset), "--output", str(options.output)])
     made = onnx.load(str(options.output))
     facts["opset"] = next(o.version for o in made.opset_import if o.domain in ("", "ai.onnx"))
     facts["inputs"] = [value.name for value in made.graph.input]
@@ -117,31 +115,19 @@ def read_graph(folder: Path) -> Any:
     return serving[0]
 
 
-def run_tf2onnx(flags: list[str]) -> int:
-    """tf2onnx's own command; how many transposes its plain conversion has.
-
-    Its optimiser that moves transposes stays out: autoglm's rules do that, each with its proof.
+def run_tf2onnx(flags: list[str]) -> None:
+    """tf2onnx's own command, less its optimiser that moves transposes: autoglm's rules do that,
+    each with its proof.
     """
     from tf2onnx import convert as command
     from tf2onnx import optimizer
 
-    plain, found = optimizer.optimize_graph, []
-
-    def counted(graph: Any, *rest: Any, **options: Any) -> Any:
-        found.append(sum(node.type == "Transpose" for node in graph.get_nodes()))
-        kept = dict(optimizer._get_optimizers())
-        kept.pop("optimize_transpose", None)
-        return plain(graph, *rest, **{**options, "optimizers": kept})
-
-    optimizer.optimize_graph = counted
+    optimizer._optimizers.pop("optimize_transpose")
     sys.argv = ["tf2onnx", *flags]
     try:
         command.main()
     except SystemExit as error:
         raise Refused("failed", reason=f"tf2onnx ended with status {error.code}") from error
-    finally:
-        optimizer.optimize_graph = plain
-    return sum(found)
 
 
 if __name__ == "__main__":
