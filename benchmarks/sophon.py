@@ -9,15 +9,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
+
+from benchmarks import models as sets
+from benchmarks.models import LIGHT, feeds_of, path_of
 
 SEED = 20261122
+SHORT = ("minilm-32", "bert-layer", "decoder-16")
+MODELS = (*SHORT, *LIGHT, "minilm", "bert", "block")
+SAMPLES = 4  # int8 is calibrated on these seeds, and proved on another
 
 
 def pack(arguments: argparse.Namespace) -> None:
@@ -41,6 +47,83 @@ def pack(arguments: argparse.Namespace) -> None:
     names.write_text(json.dumps(sorted(held), indent=0))
 
 
+def models(arguments: argparse.Namespace) -> None:
+    """Compile, run on the simulator, compare with ONNX Runtime in fp32; one row a model."""
+    rows = json.loads(arguments.output.read_text()) if arguments.output.exists() else []
+    for name in arguments.only or MODELS:
+        path = (
+            short(name, arguments.models) if name in SHORT else path_of(name, 1, arguments.models)
+        )
+        for precision in arguments.precision:
+            row = {"model": name, "precision": precision, **measured(path, precision)}
+            print(json.dumps(row), flush=True)
+            rows = [r for r in rows if (r["model"], r["precision"]) != (name, precision)]
+            rows.append(row)
+            arguments.output.write_text(json.dumps(rows, indent=1))
+
+
+def short(name: str, folder: Path) -> Path:
+    """Transformers over few tokens: the simulator needs minutes for a gigaflop."""
+    path = folder / f"{name}.onnx"
+    if path.exists():
+        return path
+    if name == "minilm-32":
+        model = sets._encoder(sets.minilm_folder(), 1, 32)
+    elif name == "decoder-16":
+        model = sets._block(1, length=16)
+    else:
+        with tempfile.TemporaryDirectory() as weights:
+            config = sets.bert_folder(Path(weights)) / "config.json"
+            config.write_text(json.dumps(json.loads(config.read_text()) | {"num_hidden_layers": 1}))
+            model = sets._encoder(Path(weights), 1, 32)
+    folder.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, path)
+    return path
+
+
+def measured(path: Path, precision: str) -> dict[str, Any]:
+    """One model in one precision."""
+    import onnxruntime as ort
+
+    from autoglm import registry
+    from autoglm.config import AdaptConfig
+    from autoglm.errors import AutoGLMError
+    from autoglm.runtime.prepare import load
+    from autoglm.spec import CompileOptions, RunOptions
+    from autoglm.tensor.accuracy import compare, passes
+
+    backend, feeds = registry.backend("sophon"), feeds_of(path)
+    shapes = {name: array.shape for name, array in feeds.items()}
+    # TPU-MLIR fuses these itself, and its opset has no operators for them.
+    fused = dict.fromkeys(("gelu-erf", "gelu-tanh", "rms-norm", "swish"), False)
+    model = load(path, AdaptConfig(input_shapes=shapes, passes=fused)).model
+    golden = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [str(v.name) for v in model.graph.outputs]
+    calibration = [feeds_of(path, seed + 1) for seed in range(SAMPLES)]
+    options = CompileOptions(precision=precision, calibration=calibration, timeout_s=1800.0)
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            artifact = backend.compile(model, options, Path(folder))
+            compiled = time.monotonic()
+            session = backend.open(artifact, Path(folder), RunOptions())
+            got = session.run(feeds)
+            ran = time.monotonic()
+            session.close()
+        except AutoGLMError as error:
+            return {"error": str(error), "tail": str(error.facts.get("tail", ""))[-1500:]}
+    difference = compare(dict(zip(names, golden.run(names, feeds), strict=True)), got)
+    return {
+        "passed": passes(difference, precision),
+        "max_abs": difference.max_abs,
+        "max_relative": difference.max_relative,
+        "cosine": difference.cosine,
+        "compile_s": round(compiled - started, 1),
+        "simulate_s": round(ran - compiled, 1),
+        "memory": artifact.meta["memory"],
+    }
+
+
 def _progress(done: int, total: int) -> None:
     if done % 50 == 0:
         print(f"{done} of {total}", time.strftime("%H:%M:%S"), flush=True)
@@ -57,6 +140,12 @@ def main() -> None:
     verb.add_argument("--timeout-s", type=float, default=60.0)
     verb.add_argument("--jobs", type=int, default=1)
     verb.set_defaults(run=pack)
+    verb = verbs.add_parser("models")
+    verb.add_argument("-o", "--output", type=Path, required=True)
+    verb.add_argument("--models", type=Path, default=Path(tempfile.gettempdir()) / "autoglm-models")
+    verb.add_argument("--only", nargs="*", choices=MODELS)
+    verb.add_argument("--precision", nargs="*", default=["fp16"])
+    verb.set_defaults(run=models)
     arguments = parser.parse_args()
     arguments.run(arguments)
 

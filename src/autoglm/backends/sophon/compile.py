@@ -155,7 +155,7 @@ def failure(argv: Sequence[str], status: int, log: Path, timeout_s: float) -> Co
 
 
 def telling(text: str) -> str:
-    """The line of a log that says most: the exception, or what `tpuc-opt` printed before it died."""
+    """The line of a log that says most: the exception, or what `tpuc-opt` said last."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     lines = [line for line in lines if not line.startswith(("raise ", "assert ", "File "))]
     raised = [line for line in lines if _RAISED.match(line)]
