@@ -51,6 +51,7 @@ def make(framework: str, folder: Path, *names: str) -> Path:
     """The framework's models below `folder`, with its own answers."""
     environment = find(framework)
     assert environment is not None
+    folder.mkdir(parents=True, exist_ok=True)
     script = MAKERS / f"{framework}_models.py"
     argv = [str(environment.python), "-I", str(script), str(folder), *names]
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "", "GLOG_v": "3"}

@@ -79,7 +79,8 @@ def frontend_for(source: object) -> Frontend:
             return plug
     raise ModelError(
         "No frontend reads {source}; known: {known}.",
-        hint="Give an .onnx, .pt2 or TorchScript .pt file, a Hugging Face folder, or a bundle.",
+        hint="Give an .onnx, .pt2, TorchScript .pt, .tflite, .keras or .mindir file, a SavedModel "
+        "or Hugging Face folder, or a bundle.",
         source=str(source)[:200],
         known=", ".join(sorted(frontends())),
     )

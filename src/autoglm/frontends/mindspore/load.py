@@ -19,7 +19,7 @@ _QUIET = {"GLOG_v": "3"}
 # What always works: the network itself, exported where its Python source is.
 _BY_HAND = (
     "Export it where the network's source is: "
-    "mindspore.export(net, *inputs, file_name='model', file_format='ONNX'), then give model.onnx."
+    "mindspore.onnx.export(net, *inputs, file_name='model.onnx'), then give that."
 )
 
 
