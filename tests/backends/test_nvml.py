@@ -6,9 +6,11 @@ The real library was not here to be run.
 from __future__ import annotations
 
 import ctypes
+from pathlib import Path
 from typing import Any
 
 import pytest
+from device_samples import sample
 
 from autoglm.backends.cuda import nvml, probe
 from autoglm.backends.cuda.nvml import NvmlError, list_cards
@@ -162,3 +164,53 @@ def test_a_gpu_becomes_a_device(library: Library) -> None:
     assert device.facts["chip"] == "H100 SXM"
     assert device.facts["slices"] == "0: 3g.40gb"
     assert device.facts["cuda"] == "13.1"
+
+
+def put_nvidia_smi(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A nvidia-smi that notes every call, on a machine without NVML."""
+    calls = folder / "calls"
+    tool = folder / "nvidia-smi"
+    tool.write_text(f'#!/bin/sh\necho "$@" >> {calls}\n{script}\n')
+    tool.chmod(0o755)
+    monkeypatch.setattr(nvml, "_LIBRARY", "libnothing.so.1")
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    return calls
+
+
+def test_mig_profiles_come_from_the_list_and_memory_from_the_xml(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "xml").write_text(sample("nvidia-smi-q-x-a100"), "utf-8")
+    (tmp_path / "list").write_text(sample("nvidia-smi-L__linux-x86_64__nvidia-h100"), "utf-8")
+    script = f'if [ "$1" = -L ]; then cat {tmp_path}/list; else cat {tmp_path}/xml; fi'
+    calls = put_nvidia_smi(tmp_path, script, monkeypatch)
+
+    (device,) = probe.list_devices()
+
+    assert device.facts["slices"] == "0: 3g.40gb, 1: 2g.20gb, 2: 1g.10gb, 3: 1g.10gb"
+    assert calls.read_text().splitlines() == ["-q -x", "-L"]
+
+
+def test_a_tool_too_old_for_xml_is_asked_for_its_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "table").write_text(sample("nvidia-smi-table-load__linux-x86_64__nvidia-l40s"))
+    script = f'if [ "$1" = -q ]; then echo unknown option; else cat {tmp_path}/table; fi'
+    put_nvidia_smi(tmp_path, script, monkeypatch)
+
+    (device,) = probe.list_devices()
+
+    assert device.name == "NVIDIA L40S"
+
+
+def test_a_tool_that_fails_is_asked_once_and_quoted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "NVIDIA-SMI has failed because it could not communicate with the NVIDIA driver."
+    calls = put_nvidia_smi(tmp_path, f"echo '{text}'; exit 9", monkeypatch)
+
+    with listening() as lines:
+        assert list(probe.list_devices()) == []
+
+    assert text in lines[0]
+    assert len(calls.read_text().splitlines()) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from autoglm.catalog.cards import Card, Slice, to_device
 from autoglm.catalog.pci import name_of
 from autoglm.catalog.remarks import remark
 from autoglm.spec import Device
-from autoglm.toolchain.tool import ask
+from autoglm.toolchain.tool import TIMEOUT_S, ask
 
 _FORMS = (["nvidia-smi", "-q", "-x"], ["nvidia-smi"])
 
@@ -26,23 +27,25 @@ def _cards() -> list[Card]:
         return list_cards()
     except NvmlError as error:
         reason = str(error)
+    until = time.monotonic() + TIMEOUT_S  # for all the questions together
     for form in _FORMS:
-        answer = ask(form)
+        answer = ask(form, timeout_s=until - time.monotonic())
         cards = parse(answer.text)
         if cards:
-            return _with_profiles(cards)
+            return _with_profiles(cards, until)
         problem = answer.problem or f"{' '.join(form)} printed no GPU that can be read"
-        if not answer.text:
+        if answer.problem:
             break
     remark(f"{reason}; {problem}")
     return []
 
 
-def _with_profiles(cards: list[Card]) -> list[Card]:
+def _with_profiles(cards: list[Card], until: float) -> list[Card]:
     """MIG profiles have names in `nvidia-smi -L` only."""
     if not any(card.slices for card in cards):
         return cards
-    listed = {c.index: c.slices for c in parse(ask(["nvidia-smi", "-L"]).text)}
+    answer = ask(["nvidia-smi", "-L"], timeout_s=until - time.monotonic())
+    listed = {c.index: c.slices for c in parse(answer.text)}
     return [replace(c, slices=_merged(c.slices, listed.get(c.index, ()))) for c in cards]
 
 
