@@ -190,6 +190,12 @@ def _check_gear(name: str, told: dict[str, str]) -> None:
                 count=opened,
                 value=value,
             )
+    elif name == "dynamic_batch_size" and re.search(r",-1", told.get("input_shape", "")):
+        raise ConfigError(
+            "ATC's --dynamic_batch_size opens only the first dimension; found {shape!r}.",
+            hint="Fix the others with input_shapes, or give settings dynamic_dims.",
+            shape=told["input_shape"],
+        )
     elif not opened:
         raise ConfigError(
             "ATC's --{name} needs a dimension of -1 in --input_shape; found {shape!r}.",

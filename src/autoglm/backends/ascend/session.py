@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,7 +42,9 @@ _DTYPES = {
     27: "bfloat16",
 }
 _lock = threading.Lock()
-_users = 0  # acl.init and acl.finalize are called once per process
+# Sessions on each NPU: acl.init and acl.finalize are called once per process, and resetting a
+# device takes what every session on it holds.
+_users: Counter[int] = Counter()
 
 
 def open_session(artifact: Artifact, folder: Path, options: RunOptions) -> Session:
@@ -80,10 +83,8 @@ class OmSession(Closing):
 
     def _load(self, path: Path, number: int) -> None:
         acl = self._acl
-        _begin(acl)
-        self._undo.append(lambda: _end(acl))
-        check(acl.rt.set_device(number), "acl.rt.set_device")
-        self._undo.append(lambda: check(acl.rt.reset_device(number), "acl.rt.reset_device"))
+        _begin(acl, number)
+        self._undo.append(lambda: _end(acl, number))
         self._context = _made(acl.rt.create_context(number), "acl.rt.create_context")
         context = self._context
         self._undo.append(lambda: check(acl.rt.destroy_context(context), "acl.rt.destroy_context"))
@@ -214,8 +215,14 @@ class OmSession(Closing):
         """Give everything back, last made first; may be called twice."""
         with self._gate:
             undo, self._undo = self._undo, []
+            failed: list[ExecutionError] = []
             for step in reversed(undo):
-                step()
+                try:
+                    step()
+                except ExecutionError as error:  # what follows is given back all the same
+                    failed.append(error)
+            if failed:
+                raise failed[0]
 
 
 def _sizes(name: str, inputs: Any, feeds: dict[str, Value]) -> list[int]:
@@ -230,20 +237,31 @@ def _sizes(name: str, inputs: Any, feeds: dict[str, Value]) -> list[int]:
     return opened[:count]
 
 
-def _begin(acl: Any) -> None:
-    global _users
+def _begin(acl: Any, number: int) -> None:
     with _lock:
-        if _users == 0:
+        if not _users:
             check(acl.init(), "acl.init")
-        _users += 1
+        _users[number] += 1
+        try:
+            check(acl.rt.set_device(number), "acl.rt.set_device")
+        except ExecutionError:
+            _leave(acl, number)
+            raise
 
 
-def _end(acl: Any) -> None:
-    global _users
+def _end(acl: Any, number: int) -> None:
     with _lock:
-        _users -= 1
-        if _users == 0:
-            check(acl.finalize(), "acl.finalize")
+        if _users[number] == 1:
+            check(acl.rt.reset_device(number), "acl.rt.reset_device")
+        _leave(acl, number)
+
+
+def _leave(acl: Any, number: int) -> None:
+    _users[number] -= 1
+    if not _users[number]:
+        del _users[number]
+    if not _users:
+        check(acl.finalize(), "acl.finalize")
 
 
 def _made(result: tuple[Any, int], call: str) -> Any:
