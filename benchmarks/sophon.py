@@ -1,7 +1,8 @@
 """What TPU-MLIR really does with us, measured through its compiler and its C-model simulator.
 
-python -m benchmarks.sophon pack -o packs --holdout 250 --limit-s 3000   the measured pack, checked
-    on random cases that it was not built from
+python -m benchmarks.sophon pack -o packs --holdout 250 --limit-s 3000   the measured pack, with random
+    cases left out of it, named in packs/held.json
+python -m benchmarks.sophon check packs/held.json   the shipped pack against those cases
 python -m benchmarks.sophon models -o rows.json [--only NAME] [--precision fp16 int8]   the models
 """
 
@@ -11,6 +12,7 @@ import argparse
 import json
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,32 @@ def pack(arguments: argparse.Namespace) -> None:
     print(measure.write_pack(built, arguments.output), flush=True)
     names = arguments.output / "held.json"
     names.write_text(json.dumps(sorted(held), indent=0))
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Ask the shipped table and the compiler about every case that was held out."""
+    from autoglm import registry
+    from autoglm.testing.cases import all_cases
+    from autoglm.testing.conformance import supports
+    from autoglm.testing.measure import examine
+
+    names = set(json.loads(arguments.held.read_text()))
+    cases = [c for c in all_cases() if c.name in names]
+    found = examine("sophon", cases, jobs=arguments.jobs, timeout_s=60.0, progress=_progress)
+    table = registry.backend("sophon").capabilities()
+    rows = []
+    for finding in found:
+        verdict = supports(table, finding.nodes) if finding.nodes else None
+        said = verdict.verdict if verdict else "skipped"
+        works = finding.outcome == "yes"
+        agrees = said in ("skipped", "unknown") or (said == "yes") == works
+        reason = verdict.reason if verdict else ""
+        rows.append((finding.case, said, finding.outcome, agrees, reason, finding.reason))
+    counts = Counter((said, outcome) for _, said, outcome, *_ in rows)
+    print({f"table {said}, compiler {outcome}": n for (said, outcome), n in sorted(counts.items())})
+    for case, said, outcome, agrees, reason, why in rows:
+        if not agrees:
+            print(f"{case}: table {said} ({reason}); compiler {outcome} ({why})")
 
 
 def models(arguments: argparse.Namespace) -> None:
@@ -140,6 +168,10 @@ def main() -> None:
     verb.add_argument("--timeout-s", type=float, default=60.0)
     verb.add_argument("--jobs", type=int, default=1)
     verb.set_defaults(run=pack)
+    verb = verbs.add_parser("check")
+    verb.add_argument("held", type=Path)
+    verb.add_argument("--jobs", type=int, default=1)
+    verb.set_defaults(run=check)
     verb = verbs.add_parser("models")
     verb.add_argument("-o", "--output", type=Path, required=True)
     verb.add_argument("--models", type=Path, default=Path(tempfile.gettempdir()) / "autoglm-models")
