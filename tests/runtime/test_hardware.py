@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from device_samples import sample
 from fake_bus import plug_in
 
 from autoglm import registry
@@ -217,3 +218,15 @@ def test_remarks_are_heard_inside_only() -> None:
     remark("again nobody")
 
     assert lines == ["one"]
+
+
+def test_where_proc_is_closed_lscpu_is_asked(
+    plugs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out.json").write_text(sample("lscpu-J"), "utf-8")
+    tool = tmp_path / "lscpu"
+    tool.write_text(f"#!/bin/sh\n/bin/cat {tmp_path}/out.json\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    assert hardware(root=tmp_path).cpu.model == "AMD EPYC"

@@ -13,12 +13,13 @@ from typing import Any
 
 from autoglm import catalog, registry
 from autoglm.catalog import pci
-from autoglm.catalog.cpu import Cpu, here
+from autoglm.catalog.cpu import Cpu, here, parse_lscpu
 from autoglm.catalog.evidence import Step, steps
 from autoglm.catalog.remarks import listening
 from autoglm.settings import library_folders
 from autoglm.spec import Backend, Device
 from autoglm.toolchain.environment import find, recipes
+from autoglm.toolchain.tool import ask
 
 TIMEOUT_S = 3.0
 _HEALTHY = ("", "OK", "Active")
@@ -72,11 +73,17 @@ def hardware(*, timeout_s: float = TIMEOUT_S, root: Path = pci.ROOT) -> Hardware
     found, remarks = _probe_all(plugs, timeout_s)
     devices = tuple(d for name in plugs for d in found.get(name, ()))
     return Hardware(
-        cpu=here(root),
+        cpu=_cpu(root),
         accelerators=tuple(_accelerators(devices, remarks, plugs, root)),
         devices=devices,
         remarks={name: tuple(lines) for name, lines in remarks.items() if lines},
     )
+
+
+def _cpu(root: Path) -> Cpu:
+    """From files; where /proc is closed to us, as lscpu says."""
+    found = here(root)
+    return found if found.threads else parse_lscpu(ask(["lscpu", "-J"]).text)
 
 
 def backend_row(name: str, plug: Backend) -> dict[str, Any]:
