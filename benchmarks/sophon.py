@@ -1,7 +1,7 @@
 """What TPU-MLIR really does with us, measured through its compiler and its C-model simulator.
 
-python -m benchmarks.sophon pack -o packs --holdout 250 --limit-s 3000   the measured pack, with random
-    cases left out of it, named in packs/held.json
+python -m benchmarks.sophon pack -o packs --holdout 250 --limit-s 3000   the measured pack, with
+    random cases left out of it, named in packs/held.json
 python -m benchmarks.sophon check packs/held.json   the shipped pack against those cases
 python -m benchmarks.sophon models -o rows.json [--only NAME] [--precision fp16 int8]   the models
 """
