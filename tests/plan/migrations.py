@@ -51,14 +51,14 @@ def side(
     )
 
 
-def replanner(graph: Graph, chip: Capabilities, precision: str = "fp32") -> Callable[..., Plan]:
+def replanner(graph: Graph, chip: Capabilities, planned_in: str = "fp32") -> Callable[..., Plan]:
     """Plans the graph again with nodes granted, as the runtime does."""
 
     def replan(
         *,
         granted: frozenset[str] = frozenset(),
         memory: bool = True,
-        precision: str = precision,
+        precision: str = "",
         pins: Mapping[str, str] | None = None,
     ) -> Plan:
         answers: dict[str, Support] = {n.name: chip.support(n.facts) for n in graph.nodes}
@@ -67,6 +67,8 @@ def replanner(graph: Graph, chip: Capabilities, precision: str = "fp32") -> Call
         granting = Answered(**facts, answers=answers)
         if not memory:
             granting = replace(granting, memory_bytes=None)
-        return planned(graph, granting, precision, pins=pins)
+        if precision:
+            granting = replace(granting, precisions={**chip.precisions, precision: yes()})
+        return planned(graph, granting, precision or planned_in, pins=pins)
 
     return replan

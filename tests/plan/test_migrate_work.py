@@ -102,6 +102,19 @@ def test_a_lower_precision_counts_only_where_it_gains() -> None:
     assert works(GRAPH, table("npu", *OPS, speed=20.0)) == ()
 
 
+def test_a_forced_precision_that_nobody_knows_is_to_be_measured() -> None:
+    chip = table(
+        "npu", *OPS, speed=20.0, precisions={"fp32": yes(), "fp16": unknown("never at hand")}
+    )
+    forced = side(GRAPH, chip, asked="fp16", precision="fp32")
+
+    (entry,) = work_list(forced, replanner(GRAPH, chip), rules={}, shapes="")
+
+    assert (entry.action, entry.fit) == ("measure", Fit.FITS)
+    assert entry.text == "Measure fp16 on it: never at hand"
+    assert entry.gain_s > 0
+
+
 def test_nodes_that_only_cheaper_neighbours_draw_away_can_be_pinned() -> None:
     graph = chain("Erf", "Add", "Erf", "Add", size=1000)
     chip = table("npu", "Add", speed=2.0)

@@ -88,7 +88,7 @@ def tools(found: Migration) -> list[tuple[str, str, str, str]]:
             c.target,
             c.toolkit,
             ", ".join(c.formats) or NOTHING,
-            c.obtain or tr("here: {version}", version=c.installed),
+            tr("here: {version}", version=c.installed) if c.installed else c.obtain or NOTHING,
         )
         for c in (found.source, *found.targets)
     ]

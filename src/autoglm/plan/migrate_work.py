@@ -33,7 +33,9 @@ class Work:
 
 
 class Replan(Protocol):
-    """Plans the same graph for the same chip again, with something else granted."""
+    """Plans the same graph for the same chip again, with something granted: nodes, a precision,
+    more memory, or pins.
+    """
 
     def __call__(
         self,
@@ -76,7 +78,7 @@ def work_list(
     if len(groups) > 1:
         found.append(_together(side, groups, replan))
     now = _ORDER[side.fit]
-    free = (*_pins(side, replan), *_precisions(side, replan))
+    free = (*_pins(side, replan), *_precisions(side, replan), *_forced(side, replan))
     found += [w for w in free if w.gain_s > 0 or _ORDER[w.fit] < now]
     return tuple(sorted(found, key=lambda w: (_ORDER[w.fit], -w.gain_s)))
 
@@ -174,6 +176,16 @@ def _precisions(side: Evaluation, replan: Replan) -> list[Work]:
         nodes = tuple(n.name for n in side.graph.nodes)
         found.append(_work(side, "precision", text, f"--precision {precision}", nodes, plan))
     return found
+
+
+def _forced(side: Evaluation, replan: Replan) -> list[Work]:
+    """The precision asked for, where nobody knows whether the chip has it."""
+    support = precision_support(side.table, side.asked)
+    if side.plan.precision == side.asked or support.verdict is not Verdict.UNKNOWN:
+        return []
+    text = tr("Measure {precision} on it: {reason}", precision=side.asked, reason=support.reason)
+    nodes = tuple(n.name for n in side.graph.nodes)
+    return [_work(side, "measure", text, "", nodes, replan(precision=side.asked))]
 
 
 def _work(

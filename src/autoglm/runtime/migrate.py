@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from autoglm import registry
 from autoglm.errors import ConfigError
-from autoglm.messages import tr
 from autoglm.plan.migrate import (
     GO,
     PRECISIONS,
@@ -28,6 +27,7 @@ from autoglm.plan.migrate import (
 )
 from autoglm.plan.migrate_work import Answered, Part, Work, work_list
 from autoglm.plan.options import precision_support
+from autoglm.runtime.hardware import toolchain
 from autoglm.runtime.prepare import Loaded, Planned, load, place, plan_for, table_fields
 from autoglm.spec import Capabilities, Chip, Fit, NodeFacts, Plan, Support, TensorInfo, Value, yes
 
@@ -294,8 +294,10 @@ class _Side:
             own = answered[backend]
             limit = own.memory_bytes if memory else None
             answers = {**own.answers, **dict.fromkeys(granted, yes())}
-            tables = {**answered, backend: replace(own, answers=answers, memory_bytes=limit)}
             wanted = precision or self.evaluation.plan.precision
+            told = {**own.precisions, precision: yes()} if precision else own.precisions
+            granting = replace(own, answers=answers, memory_bytes=limit, precisions=told)
+            tables = {**answered, backend: granting}
             return place(
                 graph, tables, backend, self.config, self.machine, precision=wanted, pins=pins
             )
@@ -310,13 +312,8 @@ def _answered(table: Capabilities, nodes: Sequence[Any]) -> Answered:
 
 def _toolkit(backend: str) -> tuple[str, str]:
     """The version that is here; else how to get it."""
-    from autoglm.toolchain.environment import recipes
-
-    if version := registry.backend(backend).version():
-        return version, ""
-    if backend in recipes():
-        return "", f"autoglm toolchain install {backend}"
-    return "", tr("from its maker: docs/backends/{backend}.md", backend=backend)
+    version = registry.backend(backend).version()
+    return (version, "") if version else ("", toolchain(backend)[1])
 
 
 def _rules(planned: Planned, side: Evaluation) -> dict[str, Part]:
