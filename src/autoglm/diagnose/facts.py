@@ -6,14 +6,13 @@ from __future__ import annotations
 
 import platform
 import re
-import shutil
-import tempfile
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
 from autoglm.documents import read_document
-from autoglm.errors import AutoGLMError, ConfigError
+from autoglm.errors import ConfigError
+from autoglm.toolchain.tool import ask
 
 # Component -> the distributions that bring it; the first that is installed counts.
 WHEELS = {
@@ -73,8 +72,18 @@ FILES: dict[str, tuple[tuple[str, ...], str]] = {
         _NUMBER,
     ),
 }
-_QUERY = ["nvidia-smi", "--query-gpu=driver_version,compute_cap", "--format=csv,noheader"]
-_TOOL_S = 3.0
+# What only a tool says: its command, and component -> pattern.
+TOOLS: tuple[tuple[list[str], dict[str, str]], ...] = (
+    (
+        ["nvidia-smi", "--query-gpu=driver_version,compute_cap", "--format=csv,noheader"],
+        {
+            "nvidia-driver": rf"(?m)^\s*{_NUMBER}\s*,",
+            "compute-capability": r"(?m)^\s*[\d.]+\s*,\s*(\d+\.\d+)\s*$",
+        },
+    ),
+    (["npu-smi", "info"], {"ascend-driver": rf"npu-smi\s+{_NUMBER}\s+Version"}),
+    (["xpu-smi"], {"kunlun-chip": r"(?s)^(?!.*Intel).*XPU-SMI.*?\b(P800|R200|R300|K200)"}),
+)
 _READ = 1 << 16
 
 
@@ -89,7 +98,7 @@ def gather(root: Path = Path("/")) -> dict[str, str]:
     }
     facts |= {name: _from_files(root, *where) for name, where in FILES.items()}
     facts |= {name: v for name, names in WHEELS.items() if (v := _wheel(names))}
-    facts |= {name: v for name, v in _nvidia_smi().items() if not facts.get(name)}
+    facts |= {name: v for name, v in _from_tools().items() if not facts.get(name)}
     return {name: version for name, version in sorted(facts.items()) if version}
 
 
@@ -141,16 +150,10 @@ def _container(root: Path) -> str:
     return match.group(0) if match else ""
 
 
-def _nvidia_smi() -> dict[str, str]:
-    """What only the tool says: compute capability, and the driver where /proc does not (WSL)."""
-    if shutil.which(_QUERY[0]) is None:
-        return {}
-    from autoglm import toolchain
-
-    with tempfile.TemporaryDirectory(prefix="autoglm-doctor-") as folder:
-        try:
-            done = toolchain.run(_QUERY, log=Path(folder) / "log", timeout_s=_TOOL_S)
-        except AutoGLMError:
-            return {}
-    match = re.search(rf"(?m)^\s*{_NUMBER}\s*,\s*(\d+\.\d+)\s*$", done.tail)
-    return {"nvidia-driver": match.group(1), "compute-capability": match.group(2)} if match else {}
+def _from_tools() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for argv, patterns in TOOLS:
+        text = ask(argv).text
+        matches = {name: re.search(pattern, text) for name, pattern in patterns.items()}
+        found |= {name: match.group(1) for name, match in matches.items() if match}
+    return found
