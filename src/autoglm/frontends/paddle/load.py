@@ -48,7 +48,8 @@ def _read(made: Path) -> ir.Model:
     import onnx
     import onnx_ir as ir
 
-    return ir.from_proto(onnx.load(str(made)))
+    model: ir.Model = ir.from_proto(onnx.load(str(made)))
+    return model
 
 
 def _remember(model: ir.Model, source: Source, weighted: bool, facts: Mapping[str, Any]) -> None:

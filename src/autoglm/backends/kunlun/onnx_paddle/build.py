@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import paddle
 
-from .op import DTYPES, Node, Refused, Value, constant, name_of, widened
+from .op import DTYPES, Node, Op, Refused, Value, constant, is_narrow, name_of, widened
 from .table import find
 
 _INLINE = 64  # elements; larger constants become parameters
@@ -31,7 +31,8 @@ def build(folder: Path, out: Path) -> list[str]:
     the program's input per input of the model, "" where nothing reads it.
     """
     spec = json.loads((folder / "calls.json").read_text("utf-8"))
-    raw = np.memmap(folder / "weights.bin", np.uint8, "r") if spec["constants"] else None
+    path = folder / "weights.bin"
+    raw = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8)
     arrays = {name: _array(row, raw) for name, row in spec["constants"].items()}
     paddle.enable_static()
     main, startup = paddle.static.Program(), paddle.static.Program()
@@ -75,7 +76,8 @@ def _array(row: Mapping[str, Any], raw: Any) -> np.ndarray[Any, Any]:
     if dtype not in DTYPES.values():
         return np.empty(shape, np.void)  # refused by the node that reads it
     held = np.uint16 if dtype == "bfloat16" else np.dtype(dtype)
-    return raw[row["offset"] : row["offset"] + row["bytes"]].view(held).reshape(shape)
+    data: np.ndarray[Any, Any] = raw[row["offset"] : row["offset"] + row["bytes"]]
+    return data.view(held).reshape(shape)
 
 
 class _Writer:
@@ -143,9 +145,7 @@ class _Writer:
         try:
             op = find(node)
             values = [self._argument(node, i, name, op) for i, name in enumerate(row["inputs"])]
-            values = [widened(v) for v in values] if op.wide else values
-            run = op.run if op.bare else partial(op.run, node)
-            results = run(*values)
+            results = _written(node, op, values)
         except Exception as error:  # Paddle raises whatever its checks raise
             raise NodeError(node, _reason(error)) from error
         results = list(results) if isinstance(results, (list, tuple)) else [results]
@@ -173,6 +173,19 @@ class _Writer:
         if index in op.open:
             return self.read(name)
         raise Refused(f"takes input {index} as a constant; found a value computed at run time")
+
+
+def _written(node: Node, op: Op, values: list[Any]) -> Any:
+    """The node in Paddle's own calls; in wider dtypes where Paddle has no kernel for a narrow."""
+    run = op.run if op.bare else partial(op.run, node)
+    if op.wide:
+        values = [widened(v, halves=False) for v in values]
+    try:
+        return run(*values)
+    except TypeError:
+        if not any(map(is_narrow, values)):
+            raise
+    return run(*(widened(v, halves=True) for v in values))
 
 
 def _declared(value: Value, dtype: str) -> Value:

@@ -39,6 +39,7 @@ def convolve(x: Value, weight: Value, shape: Window, groups: int) -> Value:
 def conv_transpose(node: Node, x: Value, weight: Value, bias: Value = None) -> Value:
     """The whole result without padding, then cropped."""
     dims = spatial(x)
+    size(x, 1)  # Paddle compares it with the weight's
     stride, dilation = (list(node[k] or [1] * dims) for k in ("strides", "dilations"))
     extra = list(node["output_padding"] or [0] * dims)
     full = _TRANSPOSED[dims](

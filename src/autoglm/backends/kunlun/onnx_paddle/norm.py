@@ -105,10 +105,12 @@ def lp_norm(node: Node, x: Value) -> Value:
 
 def dropout(node: Node, x: Value, ratio: Any = None, training: Any = None) -> Any:
     """At inference nothing is dropped."""
-    if training is not None and node.known[2] is None:
-        raise Refused("takes training_mode as a constant false")
-    if training is not None and node.known[2].item():
-        raise Refused("takes training_mode=false; found true")
+    if training is not None:
+        known = node.known[2]
+        if known is None:
+            raise Refused("takes training_mode as a constant false")
+        if known.item():
+            raise Refused("takes training_mode=false; found true")
     return paddle.assign(x), paddle.ones_like(x, dtype="bool")
 
 

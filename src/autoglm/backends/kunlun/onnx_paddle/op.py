@@ -75,15 +75,27 @@ def bare(run: Run, *, wide: bool = False) -> Op:
     return Op(run, bare=True, wide=wide)
 
 
-SMALL = frozenset({"int8", "uint8", "int16"})
+_WIDER = {
+    "int8": "int32",
+    "uint8": "int32",
+    "int16": "int32",
+    "float16": "float32",
+    "bfloat16": "float32",
+}
 
 
-def widened(value: Any) -> Any:
-    """A small integer as int32; everything else as it is."""
+def is_narrow(value: Any) -> bool:
+    """Whether it is a variable of a dtype for which Paddle's CPU lacks many kernels."""
+    return hasattr(value, "dtype") and name_of(value) in _WIDER
+
+
+def widened(value: Any, *, halves: bool) -> Any:
+    """A small integer (and on request a half) in a dtype that holds it exactly."""
     import paddle
 
-    small = hasattr(value, "dtype") and name_of(value) in SMALL
-    return paddle.cast(value, "int32") if small else value
+    if not is_narrow(value) or (name_of(value) in FLOATS and not halves):
+        return value
+    return paddle.cast(value, _WIDER[name_of(value)])
 
 
 def name_of(value: Value) -> str:
@@ -124,11 +136,19 @@ def scalar(value: Any) -> Any:
     return value
 
 
+# What Paddle writes into a program as it is; other constants are written wider and cast.
+_WRITTEN = frozenset({"float32", "float64", "int32", "int64", "bool"})
+
+
 def constant(array: np.ndarray[Any, Any]) -> Value:
     """A small constant of the program."""
     import paddle
 
-    return paddle.assign(np.ascontiguousarray(array).reshape(array.shape))
+    name = str(array.dtype)
+    if name in _WRITTEN:
+        return paddle.assign(np.ascontiguousarray(array).reshape(array.shape))
+    wide = "float32" if name in FLOATS else "int32"
+    return paddle.cast(paddle.assign(array.astype(wide)), name)
 
 
 def full_like(value: Value, number: float) -> Value:

@@ -15,6 +15,7 @@ from . import (
     resize,
     rnn,
     shape,
+    vision,
 )
 from .op import Node, Op, Refused, Table
 
@@ -29,6 +30,7 @@ TABLE: Table = {
     **pool.TABLE,
     **norm.TABLE,
     **resize.TABLE,
+    **vision.TABLE,
     **quant.TABLE,
     **rnn.TABLE,
 }

@@ -28,11 +28,6 @@ class Window:
         """Whether one padding per axis says it."""
         return self.begin == self.end
 
-    @property
-    def pads(self) -> list[int]:
-        """Begin and end of every axis in turn, as Paddle takes them."""
-        return [n for pair in zip(self.begin, self.end, strict=True) for n in pair]
-
 
 def window(node: Node, x: Value, kernel: Sequence[int]) -> Window:
     """The window of this node on this input, with auto_pad worked out."""
