@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 def page(found: Migration) -> str:
     """The whole page; it needs no other file and no network."""
     parts = [_header(found), _tiles(found), _side_by_side(found), _times(found)]
-    for chip in found.targets:
-        parts += _chip(chip)
+    parts += map(_chip, found.targets)
     return document(found.model, [*parts, _toolkits(found), _notes(found)])
 
 
@@ -49,7 +48,8 @@ def _side_by_side(found: Migration) -> str:
     first, *others = rows.side_by_side(found)
     chips = (found.source, *found.targets)
     body = [[first[0], *map(_badge, chips)], *([name, *cells] for name, cells in others)]
-    return section(tr("Side by side"), table(["", *(c.target for c in chips)], body))
+    grid = table(["", *(c.target for c in chips)], body)
+    return section(tr("Side by side"), f'<div class="whole">{grid}</div>')
 
 
 def _times(found: Migration) -> str:
@@ -68,28 +68,26 @@ def _times(found: Migration) -> str:
     return section(tr("Time of one inference"), table(columns, body), tr("estimates, not measured"))
 
 
-def _chip(chip: ChipReport) -> list[str]:
-    title = f"{chip.target}: "
-    verdict = section(chip.target, f"{_badge(chip)} <p>{text(chip.why)}</p>")
+def _chip(chip: ChipReport) -> str:
     work = [(*w[:4], code(w[4]) if w[4] else "") for w in rows.work(chip)]
     done = (tr("what to do"), tr("gain") + ">", tr("then") + ">", tr("verdict then"))
     lost = (tr("operator"), tr("nodes") + ">", tr("limit"), tr("why"), tr("known by"))
     falls = (tr("operator"), tr("placed on"), tr("price") + ">", tr("known by"))
     clash = (tr("kind"), tr("nodes") + ">", tr("why"))
-    return [
-        verdict,
-        _table(title + tr("Work, by gain"), (*done, tr("command")), work),
-        _table(title + tr("Operators lost (−) and gained (+)"), lost, rows.changed(chip)),
-        _table(title + tr("Fallbacks"), (*falls, tr("why not there")), rows.fallbacks(chip)),
-        _table(title + tr("Conflicts"), clash, rows.conflicts(chip)),
-        _table(
-            title + tr("Unknown, not counted as yes"), (tr("what"),), [(u,) for u in chip.unknown]
-        ),
+    unknown = [(text,) for text in chip.unknown]
+    parts = [
+        f"{_badge(chip)}<p>{text(chip.why)}</p>",
+        _part(tr("Work, by gain"), (*done, tr("command")), work),
+        _part(tr("Operators lost (−) and gained (+)"), lost, rows.changed(chip)),
+        _part(tr("Fallbacks"), (*falls, tr("why not there")), rows.fallbacks(chip)),
+        _part(tr("Conflicts"), clash, rows.conflicts(chip)),
+        _part(tr("Unknown, not counted as yes"), (tr("what"),), unknown),
     ]
+    return section(chip.target, "".join(parts))
 
 
-def _table(title: str, columns: Sequence[str], body: Sequence[Sequence[object]]) -> str:
-    return section(title, table(columns, body) if body else "")
+def _part(title: str, columns: Sequence[str], body: Sequence[Sequence[object]]) -> str:
+    return f"<h3>{text(title)}</h3>{table(columns, body)}" if body else ""
 
 
 def _toolkits(found: Migration) -> str:

@@ -142,7 +142,10 @@ def _range(chip: ChipReport) -> str:
 
 def _ratio(found: Migration, chip: ChipReport) -> str:
     ratio = found.ratio(chip)
-    return NOTHING if ratio is None else "×{:.2g} ({:.2g} – {:.3g})".format(*ratio)
+    if ratio is None:
+        return NOTHING
+    expected, least, most = (f"{r:.0f}" if r >= 10 else f"{r:.2g}" for r in ratio)
+    return f"×{expected} ({least} – {most})"
 
 
 def _memory(chip: ChipReport) -> str:

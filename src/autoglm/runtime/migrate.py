@@ -204,6 +204,11 @@ def _chip(name: str) -> tuple[str, str]:
     return registry.backend(backend).name, arch
 
 
+def _label(backend: str, chip: Chip | None) -> str:
+    name = chip.name if chip else backend
+    return name if backend in name.lower() else f"{backend} {name}"
+
+
 def _asked(config: AdaptConfig) -> str:
     return "fp32" if config.precision == "auto" else config.precision
 
@@ -232,7 +237,7 @@ class _Side:
         asked = _asked(config)
         planned = plan_for(loaded, backend, own, speeds, precision=legal_precision(table, asked))
         evaluation = Evaluation(
-            target=f"{backend} {table.chip.name}" if table.chip else backend,
+            target=_label(backend, table.chip),
             table=table,
             asked=asked,
             verdicts={n.name: table.support(n) for n in facts},
