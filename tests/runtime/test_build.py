@@ -139,6 +139,7 @@ def test_one_operator_kills_the_compiler_and_only_it_falls_back(
     ops = {n.name: n.op for n in result.report.graph.nodes}
     assert {ops[node] for node in reasons} == {"MaxPool"}
     assert all(words in reason for reason in reasons.values())
+    assert all(f"(reproducer {name}-" in reason for reason in reasons.values())
     session = autoglm.open(cnn, backend="onnxruntime")
     with session:
         (expected,) = session.run(image()).values()

@@ -201,18 +201,15 @@ def refused_nodes(
             f" (only together with {', '.join(others[:3])})" if others else ""
         )
     toolkit = registry.backend(partition.backend).version()
-    smallest = sorted(found.culprits, key=lambda c: len(c.part))[:_REPRODUCERS]
-    written = tuple(
-        write_reproducer(
-            extract(planned.model, c.part),
-            c.part,
-            partition.backend,
-            toolkit,
-            part_options,
-            c.error,
+    written: list[Path] = []
+    for culprit in sorted(found.culprits, key=lambda c: len(c.part))[:_REPRODUCERS]:
+        smallest = extract(planned.model, culprit.part)
+        place = write_reproducer(
+            smallest, culprit.part, partition.backend, toolkit, part_options, culprit.error
         )
-        for c in smallest
-    )
+        # By name only: a plan holds no path of this machine.
+        reasons[culprit.node] += f" (reproducer {place.name})"
+        written.append(place)
     shutil.rmtree(logs, ignore_errors=True)
     return Refused(reasons, tuple(dict.fromkeys(written)))
 
