@@ -403,7 +403,7 @@ def test_an_output_whose_size_the_data_decide_names_the_other_engine(
         pytest.raises(ExecutionError, match="only known once it is computed") as caught,
     ):
         session.run({"x": np.ones((2, 3), np.float32)})
-    assert '{"engine": "onnxruntime"}' in caught.value.hint
+    assert "engine = onnxruntime" in caught.value.hint
 
 
 # ONNX Runtime's providers

@@ -41,7 +41,7 @@ def choose(model: ir.Model, asked: str) -> tuple[str, str]:
     if asked == "torch":
         raise ConfigError(
             "PyTorch on a GPU is backend torch with device cuda.",
-            hint='{"backend": "torch", "device": "cuda", "settings": {"compile": "inductor"}}',
+            hint="Ask for backend torch, device cuda, and setting compile = inductor.",
         )
     if asked not in ("auto", *ENGINES):
         raise ConfigError(

@@ -98,7 +98,7 @@ class TrtSession(Closing):
         if any(size < 0 for size in shape):
             raise ExecutionError(
                 "The size of output {name!r} is only known once it is computed.",
-                hint='Compile with settings {{"engine": "onnxruntime"}}.',
+                hint="Compile with setting engine = onnxruntime.",
                 name=name,
             )
         array = np.empty(shape, to_numpy(dtype))
@@ -117,7 +117,7 @@ def _refit(trt: Any, engine: Any, logger: Any, model: str) -> None:
     """Put another ONNX file's weights into a plan that was built with `refit`."""
     if not engine.refittable:
         raise BundleError(
-            "This plan cannot take other weights.", hint='Compile with settings {"refit": "true"}.'
+            "This plan cannot take other weights.", hint="Compile with setting refit = true."
         )
     refitter = trt.Refitter(engine, logger)
     parser = trt.OnnxParserRefitter(refitter, logger)
