@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from autoglm.config import AdaptConfig
     from autoglm.runtime.prepare import Loaded, Planned
+    from autoglm.vendor_errors import Explanation
 
 # One compile's share of the time that is left; the rest is for finding what it refuses.
 _SHARE = 0.75
@@ -135,11 +136,16 @@ class Refused:
         """The engine's error, with the way to repeat it."""
         if not self.reproducers:
             return error
+        known = _explained(error)
         return CompileError(
             "{reason} The smallest part that still fails is in {reproducer}.",
             hint="{next} sh {reproducer}/run.sh repeats it; its log is beside.",
-            **{"next": "", **error.facts, "reason": str(error)},
-            reproducer=str(self.reproducers[0]),
+            **{
+                **error.facts,
+                "reason": str(error),
+                "next": known.next if known else "",
+                "reproducer": str(self.reproducers[0]),
+            },
         )
 
 
@@ -216,8 +222,14 @@ def refused_nodes(
 
 def _reason(error: BackendError) -> str:
     """What the vendor's message means, then the message; the message alone where nobody knows."""
-    meaning = error.facts.get("meaning")
-    return f"{meaning} [{error.facts['line']}]" if meaning else str(error)
+    known = _explained(error)
+    return f"{known.cause} [{known.text}]" if known else str(error)
+
+
+def _explained(error: BackendError) -> Explanation | None:
+    from autoglm.vendor_errors import explain
+
+    return next(iter(explain(f"{error}\n{error.facts.get('tail', '')}")), None)
 
 
 def part_of(planned: Planned, partition: Partition) -> ir.Model:

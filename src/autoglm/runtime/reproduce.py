@@ -72,12 +72,12 @@ def write_reproducer(
 
 
 def keep_log(error: BackendError, target: Path) -> None:
-    """Copy the log that the error names; its text where it names none."""
+    """Copy the log that the error names; what it tells of it where that is gone."""
     log = Path(str(error.facts.get("log", "")))
     if log.is_file():
         shutil.copyfile(log, target)
     else:
-        target.write_text(f"{error}\n", "utf-8")
+        target.write_text(f"{error}\n{error.facts.get('tail', '')}\n", "utf-8")
 
 
 def _script(
