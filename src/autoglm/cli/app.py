@@ -54,6 +54,7 @@ def _root(
 
 def _register() -> None:
     from autoglm.cli import (
+        audit,
         bench,
         check,
         compile,
@@ -66,7 +67,7 @@ def _register() -> None:
         toolchain,
     )
 
-    modules = (check, compile, run, inspect, bench, ops, config, machine, doctor, toolchain)
+    modules = (check, compile, run, inspect, bench, ops, config, machine, doctor, audit, toolchain)
     for module in modules:
         module.register(app)
 
