@@ -236,7 +236,8 @@ class Capabilities:
         if rule is None and not node.standard:
             return no(Constraint.OP, f"{node.op} is a custom operator that {self.toolkit} lacks")
         if rule is None and not self.complete:
-            return unknown(f"{node.op} was never measured with {self.toolkit}", Constraint.OP)
+            known = "listed for" if self.evidence is Evidence.DOCUMENT else "measured with"
+            return unknown(f"{node.op} was never {known} {self.toolkit}", Constraint.OP)
         if rule is None:
             return no(Constraint.OP, f"{node.op} is not in {self.toolkit}'s table", self.evidence)
         low, high = rule.since
