@@ -235,6 +235,7 @@ def test_a_bmodel_answers_on_the_simulator_as_onnxruntime_does(
     artifact = backend.compile(made, options, tmp_path)
     with backend.open(artifact, tmp_path, RunOptions()) as session:  # type: ignore[attr-defined]
         got = session.run(feeds)["the mean"]
+        assert "simulator" in session.remark
 
     want = answers(made, feeds)
     assert np.abs(got - want).max() <= tolerance * np.abs(want).max()

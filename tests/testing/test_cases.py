@@ -8,7 +8,7 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from autoglm.testing import formulas
-from autoglm.testing.cases import Case, dynamic, suite, with_constants
+from autoglm.testing.cases import Case, dynamic, plain_first, suite, with_constants
 from autoglm.testing.generate import OLDEST, build, generated, schema_dtypes, versions
 from autoglm.testing.operators import SPECS
 from autoglm.testing.patterns import patterns
@@ -90,6 +90,18 @@ def test_open_dimensions_leave_the_answers_alone() -> None:
     assert loose.data == case.data
     (first, *_) = loose.proto().graph.input
     assert [d.dim_param for d in first.type.tensor_type.shape.dim] == ["x_0", "x_1", "x_2"]
+
+
+def test_the_plainest_use_of_every_operator_comes_first_and_then_float32() -> None:
+    wanted = ("add", "add_uint8", "add_bcast", "relu", "and2d", "and3d")
+    given = sorted((c for c in suite() if c.name in wanted), key=lambda c: c.name, reverse=True)
+
+    found = [case.name for case in plain_first(given)]
+
+    assert sorted(found) == sorted(wanted)
+    assert set(found[:3]) == {"add_bcast", "relu", "and3d"}  # the first given of each
+    assert found[3] == "add"
+    assert set(found[4:]) == {"add_uint8", "and2d"}
 
 
 def test_a_case_moves_to_an_older_version_only_where_it_means_the_same() -> None:

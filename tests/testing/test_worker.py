@@ -53,6 +53,10 @@ def test_answers_keep_their_order_with_several_children(target: str) -> None:
     assert ask_all(target, ("",), asked, jobs=2) == asked
 
 
+def test_what_is_not_asked_in_time_has_no_answer(target: str) -> None:
+    assert ask_all(target, ("",), ["a", "b"], limit_s=-1.0) == [None, None]
+
+
 def test_a_worker_may_be_closed_twice(target: str) -> None:
     worker = Worker(target, "")
     assert worker.ask("x") == "x"

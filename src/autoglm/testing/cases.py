@@ -144,15 +144,16 @@ def all_cases() -> list[Case]:
 
 
 def plain_first(cases: Sequence[Case]) -> list[Case]:
-    """The same cases in turns: one of every operator and version, then the next one of each; of
-    each those of float32 first, and cases with open dimensions between them.
+    """The same cases: one of every operator and version, then those of float32 in turns, then the
+    rest in turns; cases with open dimensions are an operator of their own.
     """
     turns: dict[tuple[str, int, bool], list[Case]] = defaultdict(list)
     for case in cases:
         turns[_subject(case)].append(case)
+    order = []
     for row in turns.values():
         row.sort(key=lambda case: not _is_float32(case))
-    order = [(turn, case) for row in turns.values() for turn, case in enumerate(row)]
+        order += [((i > 0, i > 0 and not _is_float32(c), i), c) for i, c in enumerate(row)]
     return [case for _, case in sorted(order, key=lambda pair: pair[0])]
 
 

@@ -16,7 +16,6 @@ from autoglm.backends.sophon.model import write_model
 from autoglm.backends.sophon.toolkit import facts_of, forge, installed, package, variables
 from autoglm.errors import CompileError, ConfigError, ExecutionError
 from autoglm.spec import Artifact, CompileOptions, Feeds
-from autoglm.toolchain import tail
 from autoglm.toolchain.environment import Environment
 
 if TYPE_CHECKING:
@@ -26,6 +25,7 @@ ENTRY = "model.bmodel"
 _ALARM = -signal.SIGALRM
 _RAISED = re.compile(r"[\w.]*(Error|Exception)\b")
 _SAID = re.compile(r"UNREACHABLE|Assertion|error:|[Uu]nsupport|[Nn]ot (support|implement)|fault")
+_TAIL = 4096
 _WAIT_S = 120.0  # for the forge to start, above the tool's own time
 
 
@@ -139,7 +139,7 @@ def run_tool(
 
 def failure(argv: Sequence[str], status: int, log: Path, timeout_s: float) -> CompileError:
     """The tool's end as an error: its own words, not the traceback around them."""
-    last = tail(log) if log.exists() else ""
+    whole = log.read_text("utf-8", "replace") if log.exists() else ""
     if status == _ALARM:
         cause = f"no end after {timeout_s:g} s"
     else:
@@ -148,9 +148,9 @@ def failure(argv: Sequence[str], status: int, log: Path, timeout_s: float) -> Co
         "{program} failed ({cause}): {line}",
         program=argv[0],
         cause=cause,
-        line=telling(last),
+        line=telling(whole),
         argv=list(argv),
-        tail=last,
+        tail=whole[-_TAIL:],
     )
 
 

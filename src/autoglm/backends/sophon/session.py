@@ -37,9 +37,11 @@ class SimulatorSession(Closing):
         environment = installed()
         self.inputs: tuple[TensorInfo, ...] = artifact.inputs
         self.outputs: tuple[TensorInfo, ...] = artifact.outputs
+        chip = artifact.meta["chip"]
+        self.remark = f"{chip} is the C-model simulator of {artifact.toolkit}, not the chip"
         self._meta = artifact.meta
         self._folder = Path(tempfile.mkdtemp(prefix="autoglm-sophon-"))
-        target = TARGETS[artifact.meta["chip"]]
+        target = TARGETS[chip]
         argv = [str(environment.python), str(INSIDE / "simulator.py"), str(path.resolve())]
         self._service: Service | None = Service(
             argv,
