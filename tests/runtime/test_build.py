@@ -19,7 +19,11 @@ import pytest
 
 import autoglm
 from autoglm import registry, toolchain
-from autoglm.errors import AutoGLMError
+from autoglm.config import AdaptConfig
+from autoglm.errors import AutoGLMError, CompileError
+from autoglm.plan import Machine
+from autoglm.runtime.build import refused_nodes
+from autoglm.runtime.prepare import load, plan_for
 from autoglm.runtime.reproduce import FOLDER
 from autoglm.spec import (
     Artifact,
@@ -190,3 +194,18 @@ def test_the_error_names_a_folder_that_repeats_the_failure(
     assert f"--backend {name}" in script
     subprocess.run(["sh", "-n", place / "run.sh"], check=True)
     assert not list(place.parent.glob(".*"))
+
+
+def test_a_failure_that_only_calibration_shows_moves_the_whole_partition(
+    cnn: Path, tmp_path: Path, chip: Any
+) -> None:
+    config = AdaptConfig(backend=chip("abort"))
+    planned = plan_for(load(cnn, config), config.backend, config, Machine())
+    partition = replace(planned.plan.partitions[0], precision="int8")
+    error = CompileError("int8: no scale for a tensor")
+
+    refused = refused_nodes(planned, partition, CompileOptions(), tmp_path, error)
+
+    assert dict(refused.reasons) == dict.fromkeys(partition.nodes, "int8: no scale for a tensor")
+    assert refused.reproducers == ()
+    assert refused.raised(error) is error

@@ -155,9 +155,10 @@ def _show_changes(diagnosis: Diagnosis, out: Console) -> None:
 
     out.print()
     if diagnosis.solution is None:
-        out.print(
-            cell(tr("No set of known versions fits: two of these need each their own."), "red")
+        none = tr(
+            "No set of known versions was found that fits; two of them may need each an environment."
         )
+        out.print(cell(none, "red"))
         return
     changes = diagnosis.solution.changes
     out.print(

@@ -53,7 +53,7 @@ def chains(broken: Sequence[Rule]) -> list[tuple[Rule, ...]]:
 def solve(
     facts: Mapping[str, str], rules: Sequence[Rule], known: Mapping[str, Component]
 ) -> Solution | None:
-    """The fewest changes after which no rule is broken; None where no known versions do it.
+    """The fewest changes after which no rule is broken; None where none is found.
 
     Uniform-cost search that always mends the first broken rule. Of as many changes the cheaper
     ones win (a wheel before a driver), then the nearer versions.
