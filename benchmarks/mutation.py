@@ -83,6 +83,19 @@ CANCEL = [
     near_miss("squeeze-unsqueeze", "cancel", "or sorted(one) != sorted(two)", ""),
 ]  # fmt: skip
 
+SINK = [
+    proof("transpose-constant", "transpose", "full.transpose(np.argsort(perm))", "full.transpose(perm)"),
+    near_miss("transpose-constant", "transpose", "if known.ndim <= len(perm) else", "if True else"),
+    proof("transpose-scaled", "transpose", 'perm[node.attributes.get_int("axis", 1)]', 'node.attributes.get_int("axis", 1)'),
+    proof("transpose-softmax", "transpose", 'perm[_node(y).attributes.get_int("axis", -1)]', '_node(y).attributes.get_int("axis", -1)'),
+    proof("transpose-concat", "transpose", 'perm[node.attributes["axis"].as_int()]', 'node.attributes["axis"].as_int()'),
+    near_miss("transpose-concat", "transpose", "if not perms[0] or any(p != perms[0] for p in perms):", "if not perms[0]:"),
+    proof("transpose-pad", "transpose", "[:, np.argsort(perm)]", "[:, perm]"),
+    proof("transpose-slice", "transpose", '_numbers(op, _from(axes, perm), "axes")', '_numbers(op, axes, "axes")'),
+    proof("transpose-reduce", "transpose", "mine = sorted(_from(axes, perm))", "mine = sorted(axes)"),
+    near_miss("transpose-reshape", "transpose", "if long == sorted(long) else", "if True else"),
+]  # fmt: skip
+
 LINEAR = [
     proof("conv-batchnorm", "linear", "(bias - mean) * factor + shift", "bias * factor + shift"),
     Mutant("conv-batchnorm (epsilon)", "rewrite/linear.py", 'get_float("epsilon", 1e-5)', 'get_float("eps", 1e-5)', (f"{PROOF}[conv-batchnorm]",)),

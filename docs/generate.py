@@ -8,11 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from autoglm import registry
+from autoglm.catalog.packs import read_pack, shipped
 from autoglm.config import AdaptConfig, Budget, Problem, json_schema
 from autoglm.errors import TABLE, AutoGLMError
 from autoglm.keys import KEYS
+from autoglm.testing.conformance import Level
+from autoglm.testing.verify import LADDER, Record, read_records
 
 HERE = Path(__file__).parent
+RECORDS = HERE / "support"
 OUTCOMES = ("yes", "refused", "imprecise", "wrong")
 REMARK = "<!-- made by docs/generate.py; change the code, then `make generate` -->\n"
 
@@ -35,27 +40,103 @@ def filled(text: str, mark: str, body: str) -> str:
 
 
 def support_table() -> str:
-    """What the shipped packs say, and what frontends read."""
-    from autoglm.catalog.packs import read_pack, shipped
-
-    rows = []
-    for name in ("onnxruntime", "openvino", "torch", "numpy", "reference"):
-        for version, path in sorted(shipped(name).items()):
-            pack = read_pack(path)
-            found = [(op, row.outcome) for op, _, row in pack.rows()]
-            counts = [sum(outcome == kind for _, outcome in found) for kind in OUTCOMES]
-            single = {op for op, outcome in found if outcome == "yes" and "+" not in op}
-            link = f"[{name}](docs/backends/{name}.md)"
-            rows.append([link, version, str(len(single)), *map(str, counts)])
-    head = ["backend", "measured with", "operators taken", "right", "refused", "imprecise", "wrong"]
+    """How far each backend is verified, and what frontends read."""
+    rows = [[link(name, "docs/"), verified(name), operators(name)] for name in built_in()]
     return (
-        f"{table(head, rows)}\n"
-        "Counted are operators with at least one right answer, then rows of the tables "
-        "(operator, version, dtypes, limits) by outcome. What answers wrongly is a no.\n\n"
+        f"{table(['backend', 'verified', 'operators measured right'], rows)}\n"
+        "How that was found out, and the counts: [support](docs/support.md).\n\n"
         "Models: ONNX from opset 6 to the newest of the installed onnx; `torch.export` programs "
         "(`.pt2`), TorchScript files and modules through PyTorch; Hugging Face folders of "
-        "encoders without torch (the BERT family), others through transformers.\n"
+        "encoders without torch (the BERT family), others through transformers; TensorFlow "
+        "SavedModel, Keras and TFLite files, Paddle programs and MindSpore's MindIR, each in an "
+        "[environment of its own](docs/frontends.md).\n"
     )
+
+
+def built_in() -> list[str]:
+    """The backends of this repository."""
+    plugs = registry.backends().items()
+    return [name for name, plug in plugs if type(plug).__module__.startswith("autoglm.")]
+
+
+def link(name: str, folder: str = "") -> str:
+    """The backend's name, leading to its page where it has one."""
+    there = (HERE / f"backends/{name}.md").exists()
+    return f"[{name}]({folder}backends/{name}.md)" if there else name
+
+
+def verified(name: str) -> str:
+    """The furthest that any record of the backend says."""
+    order = (None, *LADDER)
+    records = read_records(RECORDS).get(name, [])
+    best = max(records, key=lambda r: order.index(highest(r)), default=None)
+    return stage(best) if best is not None else "declared, not run on the real tool"
+
+
+def highest(record: Record) -> Level | None:
+    """The highest level that any cell reached."""
+    return next((rung for rung in reversed(LADDER) if record.reached(rung)), None)
+
+
+def stage(record: Record) -> str:
+    """The level in words, with what it was reached on."""
+    level = highest(record)
+    if level is None:
+        by_pack = record.toolkit and operators(record.backend) != "-"
+        return "ran, operator by operator" if by_pack else "none of these models is in its table"
+    if level is not Level.RAN:
+        return str(level) if record.toolkit else f"{level}, not run on the real tool"
+    if record.device:
+        return f"ran on device: {record.device}"
+    return f"ran on simulator: {record.simulator}" if record.simulator else "ran on the host's CPU"
+
+
+def operators(name: str) -> str:
+    """Operators with a right answer in the newest shipped pack."""
+    counts = [outcomes(path)[0] for path in shipped(name).values()]
+    return str(max(counts)) if counts else "-"
+
+
+def outcomes(path: Path) -> tuple[int, list[int]]:
+    """Operators with at least one right answer, and the rows of a pack by outcome."""
+    found = [(op, row.outcome) for op, _, row in read_pack(path).rows()]
+    single = {op for op, outcome in found if outcome == "yes" and "+" not in op}
+    return len(single), [sum(outcome == kind for _, outcome in found) for kind in OUTCOMES]
+
+
+def support_page() -> str:
+    """What was verified, by level, and the packs' counts."""
+    records = read_records(RECORDS)
+    climbs, packs = [], []
+    for name in built_in():
+        for record in records.get(name, []):
+            counts = [f"{record.reached(level)} of {len(record.cells)}" for level in LADDER]
+            tool = record.toolkit or "not here"
+            climbs.append([link(name), record.table, tool, *counts, stage(record)])
+        if name not in records:
+            climbs.append([link(name), *[""] * 6, verified(name)])
+        for version, path in sorted(shipped(name).items()):
+            taken, rows = outcomes(path)
+            packs.append([link(name), version, str(taken), *map(str, rows)])
+    head = ["backend", "table", "toolkit", *map(str, LADDER), "verified"]
+    measured = ["backend", "measured with", "operators", "right", "refused", "imprecise", "wrong"]
+    return f"""{REMARK}
+# What is verified
+
+Chains and tiny whole models climb towards the device, each in a process of its own:
+`python -m autoglm.testing.verify -o docs/support [BACKEND …]` writes what happened, and this page
+is made from that. **declared**: the table takes every node, decomposed where it has to be.
+**lowered**: as decomposed for this backend it still answers rightly. **compiled**: the real tool
+took it. **ran**: the answer is right within the tolerance of the precision. Where the vendor's tool
+was not here, nothing gets beyond lowered.
+
+{table(head, climbs)}
+## Operators measured
+
+Written by `autoglm ops measure`: operators with at least one right answer, then rows of the tables
+(operator, version, dtypes, limits) by outcome. What answers wrongly is a no.
+
+{table(measured, packs)}"""
 
 
 def pages() -> dict[str, str]:
@@ -65,6 +146,7 @@ def pages() -> dict[str, str]:
         "config.md": config_page(),
         "cli.md": cli_page(),
         "errors.md": errors_page(),
+        "support.md": support_page(),
     }
 
 

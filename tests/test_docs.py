@@ -22,7 +22,9 @@ def generator() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["config.schema.json", "config.md", "cli.md", "errors.md"])
+@pytest.mark.parametrize(
+    "name", ["config.schema.json", "config.md", "cli.md", "errors.md", "support.md"]
+)
 def test_a_generated_page_is_what_the_code_says_now(name: str) -> None:
     text = generator().pages()[name]
 
@@ -34,6 +36,18 @@ def test_the_readmes_table_is_what_the_packs_say_now() -> None:
     text = (ROOT / "README.md").read_text("utf-8")
 
     assert made.filled(text, "support", made.support_table()) == text, "run `make generate`"
+
+
+def test_every_measured_version_was_verified_as_well() -> None:
+    from autoglm.catalog.packs import shipped
+    from autoglm.testing.verify import read_records
+
+    made = generator()
+    records = read_records(ROOT / "docs/support")
+    measured = {(name, version) for name in made.built_in() for version in shipped(name)}
+    verified = {(name, record.toolkit) for name, all_of in records.items() for record in all_of}
+
+    assert measured <= verified, "run `python -m autoglm.testing.verify -o docs/support NAME`"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -84,6 +84,7 @@ def near_misses() -> list[tuple[str, str, dict[str, np.ndarray]]]:
     known = {"a": np.array([-1]), "eps": np.float32(1e-5)}
     vector = np.ones(4, np.float32)
     moved = "t = Transpose<perm = [1, 0]>(x) y = Add(t, c)"
+    both = "q = MatMul(x, w) t = Transpose<perm = [1, 0]>(q) v = MatMul(t, q) u = MatMul(v, t)"
     eye = np.eye(4, dtype=np.float32)
     gemm, scaled = "p = MatMul(x, w) y = Add(p, c)", "p = MatMul(x, w) y = Mul(p, c)"
     return [
@@ -104,6 +105,11 @@ def near_misses() -> list[tuple[str, str, dict[str, np.ndarray]]]:
         ("cast-cast", "h = Cast<to = 7>(x) y = Cast<to = 1>(h)", {}),
         ("transpose-scalar", moved, {"c": np.float32([1, 2])}),
         ("transpose-scalar", moved, {"c": np.float32([[[1.0]]])}),
+        ("transpose-constant", moved, {"c": np.ones((3, 1, 1), np.float32)}),
+        ("transpose-concat", "t = Transpose(x) u = Neg(t) y = Concat<axis = 0>(t, u)", {}),
+        ("transpose-concat", f"{both} y = Sum(t, u)", {"w": eye}),
+        ("transpose-reduce", "t = Transpose(x) y = ReduceSum(t)", {}),
+        ("transpose-reshape", "t = Transpose(x) y = Reshape(t, s)", {"s": np.array([-1])}),
         ("matmul-add-gemm", gemm, {"w": eye, "c": np.ones((3, 1, 1), np.float32)}),
         ("matmul-add-gemm", gemm, {"w": np.ones((4, 1), np.float32), "c": vector}),
         ("matmul-scale", scaled, {"w": eye, "c": np.float32(np.inf)}),
