@@ -155,9 +155,7 @@ def _show_changes(diagnosis: Diagnosis, out: Console) -> None:
 
     out.print()
     if diagnosis.solution is None:
-        none = tr(
-            "No set of known versions was found that fits; two of them may need each an environment."
-        )
+        none = tr("No set of known versions was found that fits; two may need an environment each.")
         out.print(cell(none, "red"))
         return
     changes = diagnosis.solution.changes
