@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -45,6 +46,33 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines += [f"{k} = {v}" for g in project["entry-points"].values() for k, v in g.items()]
     (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
     return target
+
+
+def test_the_whole_package_is_as_small_as_its_readme_says() -> None:
+    count = sum(len(p.read_text("utf-8").splitlines()) for p in (EXAMPLE / "src").rglob("*.py"))
+    said = re.search(r"(\d+) lines of source", (EXAMPLE / "README.md").read_text("utf-8"))
+
+    assert count < 150
+    assert said is not None
+    assert int(said[1]) == count
+
+
+def test_its_chip_prices_its_plans(installed: Path) -> None:
+    text = """
+from autoglm import registry
+from autoglm.plan import graph_of, make_plan
+from models import Builder
+
+b = Builder()
+x = b.input("x", [64, 64])
+graph = graph_of(b.model(b.op("MatMul", x, b.weight(64, 64))))
+plug = registry.backend("acme")
+plan = make_plan(graph, {"acme": plug.capabilities()}, backend="acme", policy="error")
+print(plan.partitions[0].chip, plan.notes[0])
+"""
+    paths = Path(f"{installed}{os.pathsep}{Path(__file__).parents[1]}")
+
+    assert "Times of acme are estimated from the catalog: NPU-1" in python("-c", text, path=paths)
 
 
 def test_it_is_a_backend_only_where_it_is_installed(installed: Path) -> None:

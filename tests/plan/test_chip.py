@@ -68,6 +68,20 @@ def test_from_one_chip_to_another_a_tensor_goes_through_the_host() -> None:
     assert plan.boundaries[0].seconds == pytest.approx(LINK_S + 2 * LINK_S, rel=1e-6)
 
 
+def test_beside_a_chip_a_call_of_the_host_wakes_its_engine() -> None:
+    graph = chain("Erf", size=SIZE)
+    slow = replace(MACHINE, wake_s=1e-3)
+
+    beside = make_plan(graph, tables(), backend="npu", machine=slow).seconds
+    calm = make_plan(graph, tables(), backend="npu", machine=MACHINE).seconds
+    alone = make_plan(
+        graph, {"onnxruntime": table("onnxruntime", "Erf")}, backend="onnxruntime", machine=slow
+    )
+
+    assert beside - calm == pytest.approx(1e-3)
+    assert alone.seconds == pytest.approx(calm)
+
+
 def test_the_host_keeps_its_own_price() -> None:
     alone = {"onnxruntime": table("onnxruntime", "Erf")}
     graph = chain("Erf", "Erf", size=SIZE)

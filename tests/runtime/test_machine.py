@@ -31,6 +31,9 @@ def test_every_speed_is_positive_and_of_this_world(measured: Machine) -> None:
     assert 1e-7 < measured.dispatch("onnxruntime") < 0.1
     assert measured.dispatch("some other engine") > measured.dispatch("onnxruntime")
     assert 0 < measured.node_s < 0.01
+    assert {"Erf", "Softmax", "Conv", "MaxPool"} <= set(measured.factors)
+    assert all(0.1 <= f <= 1000 for f in measured.factors.values())
+    assert 0.0 <= measured.wake_s < 1.0
     assert measured.uncertainty >= 0.5
     assert measured.source.startswith("measured")
 

@@ -72,6 +72,9 @@ class Machine:
     node_s: float = 1e-6
     uncertainty: float = 1.0
     source: str = "defaults"
+    wake_s: float = (
+        0.0  # more for a call that waited for a chip: its threads sleep, caches are cold
+    )
     # operator -> its measured time over the roofline's; those not named run at the roofline
     factors: Mapping[str, float] = field(default_factory=dict)
     link_gbps: float = 0.0  # to the host; 0 = it is the host

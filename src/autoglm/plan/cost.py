@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autoglm.catalog.roofline import Machine, chip_machine, node_seconds
 from autoglm.spec import Capabilities
@@ -21,7 +21,13 @@ __all__ = [
 def machines_of(
     tables: Sequence[Capabilities], precisions: Sequence[str], host: Machine
 ) -> tuple[Machine, ...]:
-    """Per backend: its chip's estimated speeds, or the host's own where it drives no chip."""
+    """Per backend: its chip's estimated speeds, or the host's own where it drives no chip.
+
+    Beside a chip the host's engines wait between calls, and each call wakes them.
+    """
+    if any(t.chip is not None for t in tables):
+        slept = {name: seconds + host.wake_s for name, seconds in host.dispatch_s.items()}
+        host = replace(host, dispatch_s=slept)
     return tuple(
         host if t.chip is None else chip_machine(t.chip, p)
         for t, p in zip(tables, precisions, strict=True)

@@ -9,7 +9,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -17,13 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 from autoglm.errors import WriteError
 from autoglm.plan.cost import Machine
+from autoglm.runtime.operators import factors
 
 if TYPE_CHECKING:
     import onnx
 
-_FORMAT = 1
+_FORMAT = 2
 _CALL_BUDGET_S = 0.1
+_OPERATOR_BUDGET_S = 0.01
 _GEMM = 512
+_COLD_CALLS, _COLD_BYTES, _PAUSE_S = 40, 1 << 23, 0.003
 _BULK_BYTES = 1 << 26
 # The roofline leaves out caches, fusion and blocking; measuring better does not mend that.
 _LEAST_UNCERTAINTY = 0.5
@@ -34,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 
 def machine(refresh: bool = False, *, folder: Path | None = None) -> Machine:
-    """This machine's speeds: from `folder` (None: the cache folder), else measured in under 2 s."""
+    """This machine's speeds: from `folder` (None: the cache folder), else measured in seconds."""
     path = (folder or _cache_folder()) / f"machine-{machine_key()}.json"
     if not refresh:
         found = _load(path)
@@ -72,15 +75,21 @@ def measure() -> Machine:
     bulk, noises = _bulk_rates()
     call_s, node_s = _call_seconds()
     vector, more = _best(_vector_call())
-    return Machine(
+    base = Machine(
         gemm_gflops=rates,
         vector_gflops=10.0 * _VECTOR / vector / 1e9,
         dispatch_s={"onnxruntime": call_s, "": _OTHER_DISPATCH * call_s},
         node_s=node_s,
+        wake_s=_wake_seconds(),
         uncertainty=max(_LEAST_UNCERTAINTY, *spread, *noises, more),
         source=f"measured: {_cpu_model()}",
         **bulk,
     )
+    return replace(base, factors=factors(base, _session_call, _operator_seconds))
+
+
+def _operator_seconds(call: Callable[[], object]) -> float:
+    return _best(call, _OPERATOR_BUDGET_S)[0]
 
 
 _VECTOR = 1 << 20
@@ -140,6 +149,31 @@ def _call_seconds() -> tuple[float, float]:
     short, _ = _best(_session_call(_unary(["Sigmoid"], 4), feeds))
     long, _ = _best(_session_call(_unary(["Sigmoid"] * (more + 1), 4), feeds))
     return short, max((long - short) / more, 1e-8)
+
+
+def _wake_seconds() -> float:
+    """What a call costs more after a pause in which other data went through the caches."""
+    import numpy as np
+
+    call = _session_call(_unary(["Erf"], 1 << 17), {"t0": np.ones(1 << 17, np.float32)})
+    other = np.ones(_COLD_BYTES // 4, np.float32)
+    aside = np.empty_like(other)
+
+    def pause() -> None:
+        time.sleep(_PAUSE_S)
+        np.copyto(aside, other)
+
+    def seconds(before: Callable[[], None]) -> float:
+        found = []
+        for _ in range(_COLD_CALLS):
+            before()
+            start = time.perf_counter()
+            call()
+            found.append(time.perf_counter() - start)
+        return median(sorted(found)[: _COLD_CALLS // 4])
+
+    cold = seconds(pause)
+    return max(cold - seconds(lambda: None), 0.0)
 
 
 def _bulk_rates() -> tuple[dict[str, Any], list[float]]:

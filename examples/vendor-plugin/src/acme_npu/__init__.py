@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoglm import spec
-from autoglm.errors import CompileError, InputError
+from autoglm.errors import CompileError
 from autoglm.spec import Capabilities, Constraint, Evidence, NodeFacts, OpRule, Support, no, yes
 
 if TYPE_CHECKING:
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 VERSION = "0.1.0"
 FLOATS = frozenset({"float32", "float16"})
+# A data sheet's figures price the plan; what it leaves out is taken low, and the plan says so.
+RATES = {"fp32": 4.0, "fp16": 8.0}
+CHIP = spec.Chip("NPU-1", "acme", "acme", "npu", 8 << 30, 100.0, RATES, link_gbps=8.0)
 
 
 def check_conv(node: NodeFacts) -> Support:
@@ -62,8 +65,9 @@ class Acme:
 
     def capabilities(self, arch: str = "") -> Capabilities:
         """What the data sheet says."""
+        limits = {"memory_bytes": CHIP.memory_bytes, "formats": ("onnx",), "chip": CHIP}
         return Capabilities(
-            self.name, f"acme {VERSION}", TABLE, formats=("onnx",), evidence=Evidence.DOCUMENT
+            self.name, f"acme {VERSION}", TABLE, evidence=Evidence.DOCUMENT, **limits
         )
 
     def compile(self, model: ir.Model, options: spec.CompileOptions, out: Path) -> spec.Artifact:
@@ -100,10 +104,9 @@ class AcmeSession:
 
     def run(self, feeds: spec.Feeds) -> dict[str, spec.Value]:
         """Run once."""
-        missing = sorted({i.name for i in self.inputs} - set(feeds))
-        if missing:
-            raise InputError("Missing inputs: {names}.", names=", ".join(missing))
-        values: dict[str, Any] = {**self._weights, **feeds}
+        from autoglm.tensor.feeds import check_feeds
+
+        values: dict[str, Any] = {**self._weights, **check_feeds(self.inputs, feeds)}
         for node in self._graph:
             arguments = [values[str(v.name)] for v in node.inputs if v is not None]
             attributes = {name: a.value for name, a in node.attributes.items()}
