@@ -6,6 +6,8 @@ the provider's libraries do not load, so the session itself is asked what it run
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,7 +59,9 @@ def _engine(path: Path, providers: Sequence[Chosen], hint: str) -> Any:
     options.log_severity_level = 4
     told = [(name, dict(settings)) for name, settings in providers if name in known]
     try:
-        return ort.InferenceSession(str(path), options, providers=[*told, CPU])
+        # It prints its fallback on stdout, which belongs to the caller's results.
+        with contextlib.redirect_stdout(sys.stderr):
+            return ort.InferenceSession(str(path), options, providers=[*told, CPU])
     except Exception as error:  # the engine's exceptions have no common base
         raise ExecutionError(
             "ONNX Runtime refuses the model on {provider}: {cause}.",
