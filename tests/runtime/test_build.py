@@ -22,8 +22,8 @@ from autoglm import registry, toolchain
 from autoglm.config import AdaptConfig
 from autoglm.errors import AutoGLMError, CompileError
 from autoglm.plan import Machine
-from autoglm.runtime.build import refused_nodes
 from autoglm.runtime.prepare import load, plan_for
+from autoglm.runtime.refused import refused_nodes
 from autoglm.runtime.reproduce import FOLDER
 from autoglm.spec import (
     Artifact,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoglm import registry
-from autoglm.errors import BackendError, CompileError, ModelError
+from autoglm.errors import CompileError
 from autoglm.spec import Artifact, CompileOptions, Feeds, Fit, Partition, Value
 
 if TYPE_CHECKING:
@@ -18,12 +18,9 @@ if TYPE_CHECKING:
 
     from autoglm.config import AdaptConfig
     from autoglm.runtime.prepare import Loaded, Planned
-    from autoglm.vendor_errors import Explanation
 
 # One compile's share of the time that is left; the rest is for finding what it refuses.
 _SHARE = 0.75
-# Reproducers of one partition: more of them say nothing new.
-_REPRODUCERS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +92,7 @@ def plan_and_build(
     """
     from autoglm.plan.cost import Machine
     from autoglm.runtime.prepare import plan_for
+    from autoglm.runtime.refused import refused_nodes
 
     refused: dict[str, dict[str, str]] = {}
     end = time.monotonic() + options.timeout_s
@@ -123,113 +121,6 @@ def plan_and_build(
             if again.plan.fit is Fit.NO or again.plan.partitions == planned.plan.partitions:
                 raise refusal.raised(error) from error
             planned, answers = again, ()
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """Why each node that an engine refuses is refused, and where the smallest cases are."""
-
-    reasons: Mapping[str, str]
-    reproducers: tuple[Path, ...] = ()
-
-    def raised(self, error: CompileError) -> CompileError:
-        """The engine's error, with the way to repeat it."""
-        if not self.reproducers:
-            return error
-        known = _explained(error)
-        return CompileError(
-            "{reason} The smallest part that still fails is in {reproducer}.",
-            hint="{next} sh {reproducer}/run.sh repeats it; its log is beside.",
-            **{
-                **error.facts,
-                "reason": str(error),
-                "next": known.next if known else "",
-                "reproducer": str(self.reproducers[0]),
-            },
-        )
-
-
-def refused_nodes(
-    planned: Planned,
-    partition: Partition,
-    options: CompileOptions,
-    folder: Path,
-    error: CompileError,
-    *,
-    seconds: float = 300.0,
-) -> Refused:
-    """The nodes of a partition to place elsewhere, found by bisecting it; all of them where the
-    failure does not show without the calibration data, or the budget ends first.
-    """
-    from autoglm.rewrite.extract import extract
-    from autoglm.runtime.bisect import Probe, bisect
-    from autoglm.runtime.reproduce import keep_log, write_reproducer
-
-    part_options = replace(
-        options,
-        calibration=(),
-        precision="fp32" if partition.precision == "int8" else partition.precision,
-        settings=options.settings if partition.backend == planned.plan.backend else {},
-    )
-
-    logs = folder / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
-
-    def attempt(names: Sequence[str], timeout_s: float) -> None:
-        place = folder / "probe"
-        limited = replace(part_options, timeout_s=timeout_s)
-        try:
-            model = extract(planned.model, names)
-        except ModelError:
-            return  # it cannot be cut there, so nothing is known against it
-        try:
-            compile_part(model, partition.backend, limited, place, use_cache=False)
-        except BackendError as failure:
-            kept = logs / f"{len(list(logs.iterdir()))}.log"
-            keep_log(failure, kept)
-            failure.facts["log"] = str(kept)
-            raise
-        finally:
-            shutil.rmtree(place, ignore_errors=True)
-
-    probe = Probe(attempt, seconds=seconds)
-    whole: BackendError | None = error
-    if partition.precision != part_options.precision:
-        whole = probe(partition.nodes) if seconds > 0 else None
-    if whole is None:
-        return Refused(dict.fromkeys(partition.nodes, _reason(error)))
-    ops = {node.name: node.op for node in planned.graph.nodes}
-    found = bisect(partition.nodes, ops, probe, whole)
-    reasons = dict.fromkeys(found.unproven, _reason(error))
-    for culprit in found.culprits:
-        others = [f"{n} ({ops.get(n, '')})" for n in culprit.part if n != culprit.node]
-        reasons[culprit.node] = _reason(culprit.error) + (
-            f" (only together with {', '.join(others[:3])})" if others else ""
-        )
-    toolkit = registry.backend(partition.backend).version()
-    written: list[Path] = []
-    for culprit in sorted(found.culprits, key=lambda c: len(c.part))[:_REPRODUCERS]:
-        smallest = extract(planned.model, culprit.part)
-        place = write_reproducer(
-            smallest, culprit.part, partition.backend, toolkit, part_options, culprit.error
-        )
-        # By name only: a plan holds no path of this machine.
-        reasons[culprit.node] += f" (reproducer {place.name})"
-        written.append(place)
-    shutil.rmtree(logs, ignore_errors=True)
-    return Refused(reasons, tuple(dict.fromkeys(written)))
-
-
-def _reason(error: BackendError) -> str:
-    """What the vendor's message means, then the message; the message alone where nobody knows."""
-    known = _explained(error)
-    return f"{known.cause} [{known.text}]" if known else str(error)
-
-
-def _explained(error: BackendError) -> Explanation | None:
-    from autoglm.vendor_errors import explain
-
-    return next(iter(explain(f"{error}\n{error.facts.get('tail', '')}")), None)
 
 
 def part_of(planned: Planned, partition: Partition) -> ir.Model:
