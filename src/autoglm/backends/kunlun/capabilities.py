@@ -28,13 +28,16 @@ def table(arch: str, version: str) -> Capabilities:
     if arch == CPU:
         return replace(found, toolkit=f"{toolkit} (cpu)")
     target = chip(arch) if arch else default_chip("kunlun")
+    assert target is not None  # the catalog names one
     return replace(
         found,
         toolkit=f"{toolkit} (measured on the cpu: the chip's route, not the chip)",
         precisions={name: _inferred(support) for name, support in PRECISIONS.items()},
         evidence=Evidence.INFERRED,
         chip=target,
-        memory_bytes=target.memory_bytes if target else None,
+        memory_bytes=target.memory_bytes,
+        alignment=target.alignment or found.alignment,
+        layouts=target.layouts or found.layouts,
     )
 
 

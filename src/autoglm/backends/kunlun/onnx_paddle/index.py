@@ -169,6 +169,19 @@ def tensor_scatter(node: Node, cache: Value, update: Value, starts: Value = None
     return paddle.put_along_axis(cache, index, update, axis, "assign", broadcast=False)
 
 
+def reverse_sequence(node: Node, x: Value, lengths: Value) -> Value:
+    """The first `length` steps of each batch entry, backwards."""
+    time, batch = node["time_axis"], node["batch_axis"]
+    steps = paddle.unsqueeze(paddle.arange(size(x, time), dtype="int64"), 1)
+    count = paddle.unsqueeze(paddle.cast(lengths, "int64"), 0)
+    source = paddle.where(steps < count, paddle.scale(count - steps, 1, -1), steps + count * 0)
+    if time > batch:
+        source = paddle.transpose(source, [1, 0])
+    shape = [size(x, i) if i in (time, batch) else 1 for i in range(rank(x))]
+    index = paddle.expand(paddle.reshape(source, shape), sizes(x))
+    return paddle.take_along_axis(x, index, time)
+
+
 TABLE: Table = {
     "Gather": Op(gather),
     "GatherElements": Op(gather_elements),
@@ -182,4 +195,5 @@ TABLE: Table = {
     "OneHot": Op(one_hot, host=(1,)),
     "TopK": {1: Op(top_k_1), 10: Op(top_k, host=(1,))},
     "Unique": Op(unique),
+    "ReverseSequence": Op(reverse_sequence),
 }

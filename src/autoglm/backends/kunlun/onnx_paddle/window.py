@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from .op import Node, Value, rank, size
-from .shape import constant_pad
+from .pad import constant_pad
 
 
 @dataclass(frozen=True)
