@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from autoglm import registry
@@ -29,7 +30,19 @@ from autoglm.plan.migrate_work import Answered, Part, Work, work_list
 from autoglm.plan.options import precision_support
 from autoglm.runtime.hardware import toolchain
 from autoglm.runtime.prepare import Loaded, Planned, load, place, plan_for, table_fields
-from autoglm.spec import Capabilities, Chip, Fit, NodeFacts, Plan, Support, TensorInfo, Value, yes
+from autoglm.spec import (
+    Capabilities,
+    Chip,
+    Constraint,
+    Fit,
+    NodeFacts,
+    Plan,
+    Support,
+    TensorInfo,
+    Value,
+    Verdict,
+    yes,
+)
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -287,7 +300,10 @@ class _Side:
 
     def _replanner(self) -> Callable[..., Plan]:
         graph, backend = self.planned.graph, self.evaluation.plan.backend
-        answered = {name: _answered(t, graph.nodes) for name, t in self.planned.tables.items()}
+
+        @cache
+        def answered() -> dict[str, Answered]:  # not asked where nothing is planned again
+            return {name: _answered(t, graph.nodes) for name, t in self.planned.tables.items()}
 
         def replan(
             *,
@@ -296,13 +312,13 @@ class _Side:
             precision: str = "",
             pins: Mapping[str, str] | None = None,
         ) -> Plan:
-            own = answered[backend]
+            own = answered()[backend]
             limit = own.memory_bytes if memory else None
             answers = {**own.answers, **dict.fromkeys(granted, yes())}
             wanted = precision or self.evaluation.plan.precision
             told = {**own.precisions, precision: yes()} if precision else own.precisions
             granting = replace(own, answers=answers, memory_bytes=limit, precisions=told)
-            tables = {**answered, backend: granting}
+            tables = {**answered(), backend: granting}
             return place(
                 graph, tables, backend, self.config, self.machine, precision=wanted, pins=pins
             )
@@ -325,7 +341,13 @@ def _rules(planned: Planned, side: Evaluation) -> dict[str, Part]:
     """Operator that is refused -> a rewrite that exists, and which of its parts are refused too."""
     from autoglm.rewrite.facts import node_name
 
-    refused = {r.node: r.op for r in side.plan.refusals if r.backend == side.plan.backend}
+    refused = {
+        r.node: r.op
+        for r in side.plan.refusals
+        if r.backend == side.plan.backend
+        and r.verdict is Verdict.NO
+        and r.constraint == Constraint.OP
+    }
     found: dict[str, Part] = {}
     for node in planned.model.graph:
         op = refused.get(node_name(node))
