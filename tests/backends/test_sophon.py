@@ -156,6 +156,24 @@ def test_int8_is_calibrated_between_transform_and_deploy() -> None:
     )
 
 
+def test_settings_are_options_of_deploy_and_nothing_that_a_shell_would_read() -> None:
+    options = CompileOptions(settings={"opt": "3", "merge_weight": "true"})
+
+    deploy = steps("bm1684x", options)[-1]
+
+    assert deploy[-3:] == ["--merge_weight", "--opt", "3"]
+    for bad in ("a b", "$(id)", "x;id", "-o"):
+        with pytest.raises(ConfigError):
+            steps("bm1684x", CompileOptions(settings={"opt": bad}))
+
+
+def test_nodes_cannot_be_kept_in_fp32(tmp_path: Path) -> None:
+    options = CompileOptions(precision="fp16", keep_high=frozenset({"conv"}))
+
+    with pytest.raises(ConfigError, match="keeps no node"):
+        Sophon().compile(network(), options, tmp_path)
+
+
 def test_calibration_samples_are_written_under_the_names_inside(tmp_path: Path) -> None:
     write_calibration([{"b": np.ones(2), "a": np.zeros(3)}], ["a", "b"], tmp_path)
 
@@ -276,6 +294,16 @@ def test_a_damaged_bmodel_is_an_error_not_a_crash_of_ours(tmp_path: Path) -> Non
     (tmp_path / artifact.entry).unlink()
     with pytest.raises(BundleError):
         Sophon().open(artifact, tmp_path, RunOptions())
+
+
+@pytest.mark.toolchain("sophon")
+def test_without_its_optimisation_the_answers_are_the_same(tmp_path: Path) -> None:
+    made, feeds = network(), {"x/data 0": np.ones((1, 3, 8, 8), np.float32)}
+    artifact = Sophon().compile(made, CompileOptions(optimize=False), tmp_path)
+    with Sophon().open(artifact, tmp_path, RunOptions()) as session:  # type: ignore[attr-defined]
+        got = session.run(feeds)["the mean"]
+
+    np.testing.assert_allclose(got, answers(made, feeds), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.toolchain("sophon")

@@ -25,6 +25,7 @@ ENTRY = "model.bmodel"
 _ALARM = -signal.SIGALRM
 _RAISED = re.compile(r"[\w.]*(Error|Exception)\b")
 _SAID = re.compile(r"UNREACHABLE|Assertion|error:|[Uu]nsupport|[Nn]ot (support|implement)|fault")
+_PLAIN = re.compile(r"[\w.,][\w.,-]*")
 _TAIL = 4096
 _WAIT_S = 120.0  # for the forge to start, above the tool's own time
 
@@ -82,6 +83,12 @@ def _refuse(chip: str, known: object, options: CompileOptions) -> None:
             precision=options.precision,
             cause=support.reason if support else f"known are {', '.join(known)}",
         )
+    if options.keep_high:
+        raise ConfigError(
+            "TPU-MLIR compiles the whole model in {precision} here and keeps no node in fp32.",
+            hint="Ask for fp16, or leave those nodes to another backend (pins).",
+            precision=options.precision,
+        )
     if options.precision == "int8" and not options.calibration:
         raise ConfigError(
             "int8 needs calibration data; found none.",
@@ -95,12 +102,27 @@ def steps(target: str, options: CompileOptions) -> list[list[str]]:
     transform += ["--mlir", "model.mlir"]
     quantize = QUANTIZE[options.precision]
     deploy = ["model_deploy.py", "--mlir", "model.mlir", "--quantize", quantize]
-    deploy += ["--chip", target, "--model", ENTRY]
+    deploy += ["--chip", target, "--model", ENTRY, *_settings(options)]
     if quantize != "INT8":
         return [transform, deploy]
     calibrate = ["run_calibration.py", "model.mlir", "--dataset", "calibration"]
     calibrate += ["--input_num", str(len(options.calibration)), "-o", "calibration_table"]
     return [transform, calibrate, [*deploy, "--calibration_table", "calibration_table"]]
+
+
+def _settings(options: CompileOptions) -> list[str]:
+    """Options of `model_deploy.py` by their own names; a flag is "true"."""
+    found = [] if options.optimize else ["--opt", "1", "--disable_layer_group"]
+    for key, value in sorted(options.settings.items()):
+        # TPU-MLIR hands its commands to a shell.
+        if not _PLAIN.fullmatch(key) or not _PLAIN.fullmatch(value):
+            raise ConfigError(
+                "settings: {key}={value} is not plain text, which model_deploy.py needs.",
+                key=key,
+                value=value,
+            )
+        found += [f"--{key}"] if value == "true" else [f"--{key}", value]
+    return found
 
 
 def write_calibration(feeds: Sequence[Feeds], inputs: Sequence[str], work: Path) -> None:

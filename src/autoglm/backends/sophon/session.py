@@ -12,7 +12,7 @@ import numpy as np
 
 from autoglm.backends.sophon.capabilities import TARGETS
 from autoglm.backends.sophon.toolkit import INSIDE, installed, variables
-from autoglm.errors import BundleError, ExecutionError
+from autoglm.errors import BackendUnavailableError, BundleError, ExecutionError
 from autoglm.spec import Artifact, Closing, Feeds, RunOptions, TensorInfo, Value
 from autoglm.tensor.dtype import to_numpy
 from autoglm.tensor.feeds import check_feeds
@@ -27,6 +27,12 @@ def open_session(artifact: Artifact, folder: Path, options: RunOptions) -> Simul
     path = folder / artifact.entry
     if not path.is_file():
         raise BundleError("{path} is missing.", path=path.name)
+    if options.device not in ("", "simulator"):
+        raise BackendUnavailableError(
+            "BModels run on the simulator only here; found device {device!r}.",
+            hint="Leave the device out, or take the .bmodel to the chip's own runtime.",
+            device=options.device,
+        )
     return SimulatorSession(artifact, path, options)
 
 
