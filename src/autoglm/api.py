@@ -207,6 +207,7 @@ def open(
             bundle.inputs,
             bundle.outputs,
             options,
+            primary=bundle.plan.backend,
         )
     if measure:
         return _open_measured(source, config, example_inputs)

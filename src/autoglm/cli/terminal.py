@@ -306,7 +306,11 @@ def show_bundle(facts: Mapping[str, Any]) -> None:
     )
     plan = facts.get("plan") or {}
     rows = [
-        {**{k: p[k] for k in ("id", "backend", "precision")}, "nodes": len(p["nodes"])}
+        {
+            **{k: p[k] for k in ("id", "backend", "precision")},
+            **({"chip": p["chip"]} if p.get("chip") else {}),
+            "nodes": len(p["nodes"]),
+        }
         for p in plan.get("partitions", [])
     ]
     show_rows(rows, tr("Partitions"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from autoglm import registry
@@ -93,17 +94,19 @@ def open_parts(
     outputs: tuple[TensorInfo, ...],
     options: RunOptions,
     *,
+    primary: str = "",
     on_close: Callable[[], None] | None = None,
 ) -> PlanSession:
     """Open every partition's artifact below `folder/artifacts/<id>`; closes what it opened if one
-    fails.
+    fails. The options' settings are the `primary` backend's own ("": everybody's).
     """
     sessions: dict[str, Session] = {}
     try:
         for partition in partitions:
             plug = registry.backend(partition.backend)
             place = folder / "artifacts" / partition.id
-            sessions[partition.id] = plug.open(artifacts[partition.id], place, options)
+            own = options if primary in ("", partition.backend) else replace(options, settings={})
+            sessions[partition.id] = plug.open(artifacts[partition.id], place, own)
     except BaseException:
         for session in sessions.values():
             session.close()
