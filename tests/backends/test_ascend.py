@@ -314,6 +314,20 @@ def test_an_om_computes_what_the_model_says(tmp_path: Path, atc: Path, acl: Any)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["atc.log", "model.om"]
 
 
+def test_a_whole_model_becomes_a_bundle_that_is_proven_and_runs(
+    tmp_path: Path, atc: Path, acl: Any
+) -> None:
+    model = cnn()
+
+    result = autoglm.compile(model, tmp_path / "bundle", backend="ascend", arch="Ascend910B4")
+    found = autoglm.run(tmp_path / "bundle", feeds(model))
+
+    assert [p.backend for p in result.bundle.plan.partitions] == ["ascend"]
+    assert all(c.passed for c in result.certificates)
+    (expected,) = autoglm.run(model, feeds(model), backend="onnxruntime").values()
+    np.testing.assert_allclose(next(iter(found.values())), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_the_calls_come_in_the_documented_order(tmp_path: Path, atc: Path, acl: Any) -> None:
     artifact = compiled(cnn(), tmp_path / "out")
 

@@ -383,6 +383,7 @@ mdl = SimpleNamespace(
     get_num_outputs=lambda desc: len(S.descs[desc].results),
     get_input_size_by_index=_input_size,
     get_output_size_by_index=lambda desc, i: max(S.descs[desc].results[i].nbytes, 1),
+    get_input_data_type=lambda desc, i: TYPES[list(S.descs[desc].inputs())[i][2]],
     get_output_data_type=lambda desc, i: TYPES[S.descs[desc].results[i].dtype.name],
     get_cur_output_dims=_cur_dims,
     create_dataset=_create_dataset,

@@ -143,13 +143,18 @@ class OmSession(Closing):
             # The context belongs to the thread that made it, and this may be another.
             check(self._acl.rt.set_context(self._context), "acl.rt.set_context")
             self._choose_gear(checked)
-            for info, (memory, size) in zip(self.inputs, self._in[1], strict=False):
-                self._copy_in(info.name, np.ascontiguousarray(checked[info.name]), memory, size)
+            for index, info in enumerate(self.inputs):
+                self._copy_in(index, info.name, checked[info.name])
             code = self._acl.mdl.execute(self._model, self._in[0], self._out[0])
             check(code, "acl.mdl.execute")
             return {info.name: self._copy_out(i, info) for i, info in enumerate(self.outputs)}
 
-    def _copy_in(self, name: str, array: Any, memory: Any, size: int) -> None:
+    def _copy_in(self, index: int, name: str, given: Any) -> None:
+        memory, size = self._in[1][index]
+        # --input_fp16_nodes makes an input float16.
+        held = _DTYPES.get(self._acl.mdl.get_input_data_type(self._desc, index), "")
+        wanted = to_numpy(held) if held.startswith("float") else given.dtype
+        array = np.ascontiguousarray(given).astype(wanted, copy=False)
         if array.nbytes > size:
             raise InputError(
                 "Input {name!r} holds {found} bytes; the offline model takes {size}.",
