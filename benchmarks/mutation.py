@@ -207,7 +207,7 @@ PLAN = [
     ),
 ]
 
-MUTANTS: list[Mutant] = [*FUSE, *CANCEL, *LINEAR, *PASSES, *PARTS, *PLAN]
+MUTANTS: list[Mutant] = [*FUSE, *CANCEL, *SINK, *LINEAR, *PASSES, *PARTS, *PLAN]
 
 
 def run(mutant: Mutant) -> tuple[str, float]:
