@@ -114,6 +114,7 @@ def test_memory_energy_formats_and_toolkit_are_told(report: Migration) -> None:
     assert beta.energy_j is not None
     assert beta.energy_j > 0
     assert beta.formats == ("npu-bin",)
+    assert beta.tolerance > report.targets[1].tolerance  # fp16 beside fp32
     assert (beta.toolkit, beta.installed) == ("beta 1.0", "")
 
 

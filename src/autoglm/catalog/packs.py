@@ -189,6 +189,9 @@ def _table(path: Path, evidence: Evidence) -> tuple[OpTable, str]:
     return rules, raw["toolkit"]
 
 
+_REMEMBERED = 1024  # answers kept for each operator
+
+
 class _Lazy:
     """An operator's rules, derived when the first node of it is asked about; most operators never
     are.
@@ -199,6 +202,7 @@ class _Lazy:
     ) -> None:
         self._op, self._keys, self._raw, self._evidence = op, keys, raw, evidence
         self._rules: Measured | None = None
+        self._answers: dict[object, Support] = {}
 
     @property
     def measured(self) -> Measured:
@@ -212,6 +216,16 @@ class _Lazy:
         return self._rules
 
     def __call__(self, node: NodeFacts) -> Support:
+        # Layers repeat: what differs in its name only gets the same answer.
+        attributes = repr(sorted(node.attributes.items()))
+        key = (node.since, node.inputs, node.outputs, attributes, node.body and node.name)
+        if key not in self._answers:
+            if len(self._answers) >= _REMEMBERED:
+                self._answers.clear()
+            self._answers[key] = self._answer(node)
+        return self._answers[key]
+
+    def _answer(self, node: NodeFacts) -> Support:
         verdict = self.measured(node)
         exact = self._evidence is Evidence.MEASURED or verdict.verdict is Verdict.UNKNOWN
         return verdict if exact else replace(verdict, evidence=self._evidence)

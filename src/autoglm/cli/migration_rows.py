@@ -29,6 +29,7 @@ def side_by_side(found: Migration) -> list[tuple[str, list[str]]]:
         (tr("partitions"), [str(len(c.plan.partitions)) for c in chips]),
         (tr("precision"), [_precision(c, found.precision) for c in chips]),
         (tr("it computes in"), [_legal(c) for c in chips]),
+        (tr("error allowed"), [words.error(c.tolerance) for c in chips]),
         (tr("predicted"), [words.seconds(c.plan.seconds) for c in chips]),
         (tr("range"), [_range(c) for c in chips]),
         (tr("against the source"), ["×1", *(_ratio(found, c) for c in found.targets)]),

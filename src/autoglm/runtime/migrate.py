@@ -43,6 +43,7 @@ from autoglm.spec import (
     Verdict,
     yes,
 )
+from autoglm.tensor.accuracy import TOLERANCE
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -66,6 +67,7 @@ class ChipReport:
     rewrites: Mapping[str, int]  # rule -> nodes that it took apart
     fallbacks: tuple[FallbackGroup, ...]
     precisions: Mapping[str, Support]
+    tolerance: float  # largest relative error that its precision may bring; `compile` proves it
     conflicts: tuple[Conflict, ...]
     memory_need: int
     memory_bytes: int | None
@@ -100,6 +102,7 @@ class ChipReport:
             "fit": self.fit.value,
             "chip": asdict(self.chip) if self.chip else None,
             "precision": plan.precision,
+            "tolerance": self.tolerance,
             "precisions": {p: asdict(s) for p, s in self.precisions.items()},
             "seconds": plan.seconds,
             "seconds_range": list(self.latency),
@@ -278,6 +281,7 @@ class _Side:
             rewrites={rule: rules.count(rule) for rule in dict.fromkeys(rules)},
             fallbacks=fallback_groups(plan),
             precisions={p: precision_support(table, p) for p in PRECISIONS},
+            tolerance=TOLERANCE[plan.precision],
             conflicts=conflicts(side, source.evaluation, self.config.memory_alignment),
             memory_need=memory_need(side.graph, plan.precision),
             memory_bytes=chip.memory_bytes if chip else table.memory_bytes,
