@@ -184,6 +184,13 @@ def test_gears_that_atc_would_refuse_are_refused_before(
         told(options, x=shape)
 
 
+def test_the_stand_in_knows_every_flag_that_is_ever_passed() -> None:
+    text = (FAKES / "atc").read_text("utf-8")
+    known = text[text.index('FLAGS = """') : text.index('""".split()')].split()
+
+    assert set(FLAGS) <= set(known)
+
+
 @settings(max_examples=200)
 @given(st.sampled_from(sorted(FLAGS)), st.text(max_size=40))
 def test_no_setting_ends_in_anything_but_flags_or_a_config_error(name: str, value: str) -> None:

@@ -22,7 +22,7 @@ PRECISION = {"fp32": "origin", "fp16": "fp16", "bf16": "mixed_bfloat16"}
 # What --mode=0 takes for an ONNX model: the allowed values, or () for a text or a file.
 FLAGS: Mapping[str, tuple[str, ...]] = {
     "input_shape": (),
-    "input_format": ("NCHW", "NCDHW", "ND", "NHWC"),
+    "input_format": ("NCHW", "NCDHW", "ND"),
     "dynamic_batch_size": (),
     "dynamic_image_size": (),
     "dynamic_dims": (),
@@ -33,7 +33,7 @@ FLAGS: Mapping[str, tuple[str, ...]] = {
     "precision_mode": (
         *("force_fp32", "force_fp16", "allow_fp32_to_fp16", "must_keep_origin_dtype"),
         *("allow_mix_precision", "allow_mix_precision_fp16", "allow_mix_precision_bf16"),
-        *("cube_fp16in_fp32out", "cube_hif8", "mixed_hif8"),
+        *("allow_fp32_to_bf16", "cube_fp16in_fp32out"),
     ),
     "op_select_implmode": (*_IMPL, *(f"{mode}_for_all" for mode in _IMPL)),
     "optypelist_for_implmode": (),
@@ -84,6 +84,16 @@ FLAGS: Mapping[str, tuple[str, ...]] = {
     "jit_compile": ("0", "1", "2"),
     "oo_level": ("O1", "O3"),
     "oo_constant_folding": _BOOL,
+    "oo_dead_code_elimination": _BOOL,
+    "is_weight_clip": _BIT,
+    "topo_sorting_mode": ("0", "1", "2", "3"),
+    "export_compile_stat": ("0", "1", "2"),
+    "static_model_ops_lower_limit": (),
+    "multi_stream_parallel_mode": (),
+    "h2d_overlapped_with_compute": (),
+    "cluster_config": (),
+    "hccl_sub_comm_config": (),
+    "raw_ge_options": (),
 }
 GEARS = ("dynamic_batch_size", "dynamic_image_size", "dynamic_dims")
 _PAIRS = (
