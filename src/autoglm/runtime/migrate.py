@@ -43,7 +43,7 @@ from autoglm.spec import (
     Verdict,
     yes,
 )
-from autoglm.tensor.accuracy import TOLERANCE
+from autoglm.tensor.accuracy import tolerance
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -281,7 +281,7 @@ class _Side:
             rewrites={rule: rules.count(rule) for rule in dict.fromkeys(rules)},
             fallbacks=fallback_groups(plan),
             precisions={p: precision_support(table, p) for p in PRECISIONS},
-            tolerance=TOLERANCE[plan.precision],
+            tolerance=tolerance(plan.precision).max_relative,
             conflicts=conflicts(side, source.evaluation, self.config.memory_alignment),
             memory_need=memory_need(side.graph, plan.precision),
             memory_bytes=chip.memory_bytes if chip else table.memory_bytes,
