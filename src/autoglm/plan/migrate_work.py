@@ -26,7 +26,7 @@ class Work:
     action: str  # add, rewrite, measure, shapes, dtype, opset, memory, precision, pin, all
     text: str
     command: str  # "" where no command does it
-    nodes: tuple[str, ...]
+    nodes: tuple[str, ...]  # () = the whole model
     gain_s: float  # negative where the verdict is bought with time
     seconds: float
     fit: Fit
@@ -173,8 +173,7 @@ def _precisions(side: Evaluation, replan: Replan) -> list[Work]:
             continue
         plan = replan(precision=precision)
         text = tr("Run in {precision}; its accuracy is to be measured", precision=precision)
-        nodes = tuple(n.name for n in side.graph.nodes)
-        found.append(_work(side, "precision", text, f"--precision {precision}", nodes, plan))
+        found.append(_work(side, "precision", text, f"--precision {precision}", (), plan))
     return found
 
 
@@ -184,8 +183,7 @@ def _forced(side: Evaluation, replan: Replan) -> list[Work]:
     if side.plan.precision == side.asked or support.verdict is not Verdict.UNKNOWN:
         return []
     text = tr("Measure {precision} on it: {reason}", precision=side.asked, reason=support.reason)
-    nodes = tuple(n.name for n in side.graph.nodes)
-    return [_work(side, "measure", text, "", nodes, replan(precision=side.asked))]
+    return [_work(side, "measure", text, "", (), replan(precision=side.asked))]
 
 
 def _work(
