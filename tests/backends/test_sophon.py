@@ -112,6 +112,14 @@ def test_an_operator_that_newer_opsets_only_widened_is_taken() -> None:
     assert made.opset_imports[""] == 17
 
 
+def test_a_sum_of_two_is_an_addition() -> None:
+    made = model(helper.make_node("Sum", ["x/data 0", "x/data 0"], ["y"]))
+
+    stamp(made)
+
+    assert [node.op_type for node in made.graph] == ["Add"]
+
+
 def test_edges_get_plain_names() -> None:
     names = rename_edges(network())
 

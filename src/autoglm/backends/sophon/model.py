@@ -79,7 +79,9 @@ def stamp(model: ir.Model) -> None:
 
 
 def _lower(node: ir.Node) -> None:
-    """Axes of a reduction as an attribute and an even Split without its count, as before 18."""
+    """Axes of a reduction as an attribute and an even Split without its count, as before 18; a sum
+    of two as Add.
+    """
     import onnx_ir as ir
 
     from autoglm.rewrite.values import ints, static
@@ -95,6 +97,8 @@ def _lower(node: ir.Node) -> None:
             node.attributes["axes"] = ir.AttrInt64s("axes", found)
         node.resize_inputs(1)
         node.attributes.pop("noop_with_empty_axes", None)
+    if node.op_type == "Sum" and len(node.inputs) == 2:
+        node.op_type = "Add"  # TPU-MLIR's Sum takes no constant
     if node.op_type == "Split" and "num_outputs" in node.attributes:
         shape = static(node.inputs[0])
         if shape and shape[node.attributes.get_int("axis", 0)] % len(node.outputs) == 0:
