@@ -18,6 +18,7 @@ from autoglm.backends.kunlun import Kunlun
 from autoglm.backends.kunlun.client import client
 from autoglm.errors import BundleError, CompileError, ExecutionError
 from autoglm.spec import CompileOptions, RunOptions
+from autoglm.testing.conformance import core_cases, dishonest, sample
 
 pytestmark = pytest.mark.toolchain("paddle")
 Open = Callable[..., Any]
@@ -143,3 +144,9 @@ def test_nothing_but_the_artifact_is_left_behind(tmp_path: Path) -> None:
     Kunlun().compile(mlp(), CompileOptions(), tmp_path)
 
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.json", "model.pdiparams"]
+
+
+def test_the_table_says_what_paddle_does() -> None:
+    wrong = [f"{c.name}: {t}" for c in sample(core_cases(), 7) if (t := dishonest(Kunlun(), c))]
+
+    assert not wrong, "\n".join(wrong)
