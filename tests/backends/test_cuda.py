@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
@@ -51,6 +52,7 @@ def trt(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
 
     def use(version: str = "10.13.0") -> Any:
         monkeypatch.setenv("FAKE_TENSORRT", version)
+        monkeypatch.setattr(toolkit, "_package", lambda n: version if "tensorrt" in n else "")
         _forget(monkeypatch)
         import tensorrt
 
@@ -293,8 +295,41 @@ def test_fp16_is_a_flag_of_tensorrt_10(tmp_path: Path, trt: Any) -> None:
     assert {"FP16", "REFIT"} <= set(told(tmp_path)["flags"])
 
 
-def test_tensorrt_11_says_that_precision_is_the_model_s(tmp_path: Path, trt: Any) -> None:
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_tensorrt_11_is_given_a_model_in_that_precision(
+    tmp_path: Path, trt: Any, precision: str
+) -> None:
     trt("11.1.0.106")
+
+    compiled(cnn(), tmp_path, precision=precision, settings={"engine": "tensorrt"})
+
+    raw = (tmp_path / "model.plan").read_bytes()
+    plan = ir.from_proto(onnx.load_from_string(raw[15 + int.from_bytes(raw[7:15], "little") :]))
+    held = {v.const_value.dtype.name for v in plan.graph.initializers.values() if v.const_value}
+    assert {"fp16": "FLOAT16", "bf16": "BFLOAT16"}[precision] in held
+    assert "FLOAT" not in held
+    assert not {"FP16", "BF16"} & set(told(tmp_path)["flags"])
+
+
+def test_a_half_precision_plan_runs_with_float32_edges(tmp_path: Path, trt: Any) -> None:
+    trt("11.1.0.106")
+    model = cnn()
+    given = feeds(model)
+    artifact = compiled(model, tmp_path, precision="fp16", settings={"engine": "tensorrt"})
+
+    with Cuda().open(artifact, tmp_path, RunOptions()) as session:
+        found = session.run(given)
+
+    for name, array in autoglm.run(model, given, backend="onnxruntime").items():
+        assert found[name].dtype == np.float32
+        assert np.abs(found[name] - array).max() <= 2e-2 * np.abs(array).max()
+
+
+def test_a_tensorrt_11_of_unknown_version_says_that_precision_is_the_model_s(
+    tmp_path: Path, trt: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trt("11.1.0.106")
+    monkeypatch.setattr(toolkit, "_package", lambda names: "")
 
     with pytest.raises(CompileError, match="no builder flag FP16: from 11 on"):
         compiled(cnn(), tmp_path, precision="fp16", settings={"engine": "tensorrt"})

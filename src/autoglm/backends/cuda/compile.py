@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 _ENTRY = "model.plan"
+# docs.nvidia.com/deeplearning/tensorrt/latest/reference/onnx-opset-guide.html, TensorRT 11.x
+_NEWEST = 25
 
 
 def compile_model(model: ir.Model, options: CompileOptions, out: Path) -> Artifact:
@@ -72,6 +74,7 @@ def _refused(model: ir.Model) -> str:
 
 
 def _build(model: ir.Model, options: CompileOptions, out: Path, reason: str) -> Artifact:
+    from autoglm.rewrite.half import to_half
     from autoglm.rewrite.lower import lower_opset
     from autoglm.rewrite.save import input_infos, output_infos, save_onnx
 
@@ -79,6 +82,9 @@ def _build(model: ir.Model, options: CompileOptions, out: Path, reason: str) -> 
     quantised = any(n.op_type == "QuantizeLinear" for n in model.graph.all_nodes())
     told = build_order(inputs, options, quantised=quantised)
     lowered = lower_opset(model, tensorrt().newest)
+    if told["precision_flag"] and _strongly_typed():
+        lowered = to_half(lowered, options.precision, opset=_NEWEST)
+        told["precision_flag"] = ""
     save_onnx(lowered, out / "model.onnx", alignment=options.memory_alignment)
     order = {**told, "model": str(out / "model.onnx"), "output": str(out / f"{_ENTRY}.part")}
     (out / "order.json").write_text(json.dumps(order, indent=2), "utf-8")
@@ -97,6 +103,12 @@ def _build(model: ir.Model, options: CompileOptions, out: Path, reason: str) -> 
         precision=options.precision,
         meta={"engine": "tensorrt", "reason": reason, "order": told},
     )
+
+
+def _strongly_typed() -> bool:
+    """From 11 on TensorRT has no precision flags: it builds what the model's own dtypes say."""
+    major = engine_version("tensorrt").partition(".")[0]
+    return major.isdecimal() and int(major) >= 11
 
 
 def _refuse(options: CompileOptions) -> None:
