@@ -235,7 +235,7 @@ def test_pytorch_is_sent_to_its_own_backend(tmp_path: Path) -> None:
 def test_without_any_engine_the_error_says_how_to_get_one(tmp_path: Path) -> None:
     if toolkit.version():
         pytest.skip(f"{toolkit.version()} is installed here")
-    with pytest.raises(BackendUnavailableError, match="tensorrt is not installed") as caught:
+    with pytest.raises(BackendUnavailableError, match="TensorRT is not installed") as caught:
         compiled(cnn(), tmp_path)
 
     assert "pip install tensorrt" in caught.value.hint

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autoglm.backends.ascend.toolkit import HOW, version
+from autoglm.backends.ascend.toolkit import version
 from autoglm.errors import ConfigError
 from autoglm.spec import Artifact, CompileOptions, RunOptions
 from autoglm.tensor.provider import ProviderSession, open_on
@@ -69,5 +69,9 @@ def open_provider(artifact: Artifact, folder: Path, options: RunOptions) -> Prov
     number = options.device.rpartition(":")[2] or "0"
     told = {"device_id": number, **artifact.meta.get("options", {}), **options.settings}
     told.pop("engine", None)
-    hint = f"pip install onnxruntime-cann 'numpy<2'. {HOW}"
-    return open_on(artifact, folder, [(PROVIDER, told)], hint)
+    return open_on(
+        artifact,
+        folder,
+        [(PROVIDER, told)],
+        hint="pip install onnxruntime-cann 'numpy<2', install CANN, and source its set_env.sh.",
+    )

@@ -9,10 +9,6 @@ from pathlib import Path
 
 from autoglm.errors import BackendUnavailableError
 
-HOW = (
-    "Install CANN (toolkit and the ops package of the chip, hiascend.com/software/cann), then "
-    "`source <its folder>/set_env.sh` in the shell that starts autoglm."
-)
 _NOTES = ("ascend_toolkit_install.info", "version.info", "version.cfg")
 
 
@@ -39,4 +35,9 @@ def _noted(atc: Path) -> str:
 
 def missing(what: str) -> BackendUnavailableError:
     """The error for a part of CANN that is not here."""
-    return BackendUnavailableError("CANN's {what} is not here.", hint=HOW, what=what)
+    return BackendUnavailableError(
+        "CANN's {what} is not here.",
+        hint="Install CANN (toolkit and the ops package of the chip, hiascend.com/software/cann), "
+        "then `source <its folder>/set_env.sh` in the shell that starts autoglm.",
+        what=what,
+    )

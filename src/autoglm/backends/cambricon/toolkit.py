@@ -8,11 +8,6 @@ from importlib.util import find_spec
 
 from autoglm.errors import BackendUnavailableError
 
-HOW = (
-    "MagicMind comes with Cambricon's SDK (developer.cambricon.com): install its Python wheel and "
-    "cnrt, and set NEUWARE_HOME. torch_mlu runs through backend torch, device mlu."
-)
-
 
 def version() -> str:
     """Version of the installed magicmind; "" where it is not installed."""
@@ -26,4 +21,9 @@ def version() -> str:
 
 def missing(cause: str) -> BackendUnavailableError:
     """The error for a MagicMind that is not here."""
-    return BackendUnavailableError("MagicMind cannot be loaded: {cause}.", hint=HOW, cause=cause)
+    return BackendUnavailableError(
+        "MagicMind cannot be loaded: {cause}.",
+        hint="MagicMind comes with Cambricon's SDK (developer.cambricon.com): install its Python "
+        "wheel and cnrt, and set NEUWARE_HOME. torch_mlu runs through backend torch, device mlu.",
+        cause=cause,
+    )

@@ -6,8 +6,6 @@ from typing import Any
 
 from autoglm.errors import BackendUnavailableError, ExecutionError
 
-_HINT = "pip install cuda-python, of the CUDA version that the driver takes."
-
 
 class Memory:
     """Allocations and one stream on one GPU; `close` frees all of it."""
@@ -69,6 +67,8 @@ def _binding() -> Any:
         from cuda.bindings import runtime
     except ImportError as error:
         raise BackendUnavailableError(
-            "cuda.bindings cannot be imported: {cause}.", hint=_HINT, cause=str(error)
+            "cuda.bindings cannot be imported: {cause}.",
+            hint="pip install cuda-python, of the CUDA version that the driver takes.",
+            cause=str(error),
         ) from error
     return runtime

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autoglm.backends.cuda.toolkit import HOW, engine_version
+from autoglm.backends.cuda.toolkit import engine_version
 from autoglm.errors import ConfigError
 from autoglm.spec import Artifact, CompileOptions, RunOptions
 from autoglm.tensor.provider import Chosen, ProviderSession, open_on
@@ -77,4 +77,9 @@ def open_provider(artifact: Artifact, folder: Path, options: RunOptions) -> Prov
     pairs: list[Chosen] = [
         (str(name), {"device_id": device, **told}) for name, told in artifact.meta["providers"]
     ]
-    return open_on(artifact, folder, pairs, HOW["onnxruntime"])
+    return open_on(
+        artifact,
+        folder,
+        pairs,
+        hint="pip install onnxruntime-gpu, with its CUDA and cuDNN beside it.",
+    )

@@ -10,10 +10,6 @@ from importlib.util import find_spec
 from autoglm.errors import BackendUnavailableError
 
 ENGINES = ("tensorrt", "onnxruntime")
-HOW = {
-    "tensorrt": "pip install tensorrt cuda-python (NVIDIA's package index), with a GPU driver.",
-    "onnxruntime": "pip install onnxruntime-gpu, with CUDA 12 and cuDNN 9 beside it.",
-}
 _PACKAGES = {
     "tensorrt": ("tensorrt", "tensorrt_cu12", "tensorrt_cu13"),
     "onnxruntime": ("onnxruntime-gpu",),
@@ -46,4 +42,12 @@ def engine_version(engine: str) -> str:
 
 def missing(engine: str) -> BackendUnavailableError:
     """The error for an engine that is not installed."""
-    return BackendUnavailableError("{engine} is not installed.", hint=HOW[engine], engine=engine)
+    if engine == "tensorrt":
+        return BackendUnavailableError(
+            "TensorRT is not installed.",
+            hint="pip install tensorrt cuda-python (NVIDIA's package index), with a GPU driver.",
+        )
+    return BackendUnavailableError(
+        "ONNX Runtime for GPUs is not installed.",
+        hint="pip install onnxruntime-gpu, with its CUDA and cuDNN beside it.",
+    )

@@ -20,8 +20,6 @@ PLUGINS = {
     "sdaa": ("torch_sdaa", "Tecorigin's torch_sdaa wheel"),
     "xla": ("torch_xla", "pip install torch-xla"),
 }
-_HINT = "`autoglm devices` lists what is here: cpu, cuda:0, npu:0; `meta` is a dry run."
-
 Run = Callable[[Sequence[Any]], list[Any]]
 
 
@@ -35,7 +33,7 @@ def find_device(name: str) -> torch.device:
     except Exception as error:  # a driver raises whatever it likes
         raise BackendUnavailableError(
             "torch cannot use device {device!r}: {cause}",
-            hint=_HINT,
+            hint="`autoglm devices` lists what is here: cpu, cuda:0, npu:0; `meta` is a dry run.",
             device=name,
             cause=(str(error).strip() or type(error).__name__).splitlines()[0],
         ) from error
