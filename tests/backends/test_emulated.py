@@ -132,7 +132,9 @@ def test_it_says_that_it_is_emulated_wherever_it_shows(tmp_path: Path) -> None:
     assert isinstance(session, EmulatedSession)
     assert session.remark.startswith("emulated: Ascend 310P3 on this machine's CPU")
     assert "sums in float32;" in session.remark
-    assert "assumed" in replace(profile(ARCH), accumulator="").remark
+    assert "in float32, sums in float32;" in session.remark
+    assert "assumed" in replace(profile(ARCH), accumulator="").remark("fp16")
+    assert "rounded to int8" in profile(ARCH).remark("int8")
 
 
 def test_fp32_answers_as_the_engine_beneath(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def compile_model(model: ir.Model, options: CompileOptions, out: Path) -> Artifa
         outputs=outputs,
         precision=options.precision,
         meta={
-            "remark": chip.remark,
+            "remark": chip.remark(options.precision),
             "chip": chip.chip.name,
             "estimated_s": estimate.seconds,
             "uncertainty": estimate.uncertainty,

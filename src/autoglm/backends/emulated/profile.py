@@ -21,6 +21,12 @@ _GROUP = "autoglm.backends"
 _DEFAULT = "sophon"  # whose default chip is emulated where none is named
 # int8 is calibrated ahead of time here; ranges taken anew at each call are not emulated.
 EMULATED = ("fp32", "fp16", "bf16", "int8")
+_ROUNDED = {
+    "fp32": "in float32",
+    "fp16": "every operator's output rounded to float16",
+    "bf16": "every operator's output rounded to bfloat16",
+    "int8": "the factors of products rounded to int8",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +37,12 @@ class Profile:
     table: Capabilities
     accumulator: str  # "" = its vendor publishes nothing that was found
 
-    @property
-    def remark(self) -> str:
+    def remark(self, precision: str) -> str:
         """What a user must know of every answer and every time."""
         sums = self.accumulator or "float32, which is assumed"
         return (
-            f"emulated: {self.chip.name} on this machine's CPU; its rounding at every operator's "
-            f"output, sums in {sums}; times here are not the chip's"
+            f"emulated: {self.chip.name} on this machine's CPU; {_ROUNDED[precision]}, sums in "
+            f"{sums}; times here are not the chip's"
         )
 
 
