@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 SHAPES = [f"--shape={name}=6,32" for name in ("input_ids", "attention_mask", "token_type_ids")]
 
 
-TARGETS = "ascend:Ascend910B3,sophon:bm1684x,kunlun,cambricon,openvino"
+TARGETS = "ascend:Ascend910,sophon:bm1684x,kunlun,cambricon,openvino"
 
 
 def main() -> int:

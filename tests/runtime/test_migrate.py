@@ -207,6 +207,14 @@ def test_from_cuda_to_all_five_others_by_their_own_tables(build: Callable[[], ir
         assert not own & placed
 
 
+def test_a_time_without_published_figures_is_rough() -> None:
+    rough, known = autoglm.migrate(models.cnn(), "cuda:H100", ["Ascend910B3", "BM1684X"]).targets
+
+    assert rough.rough
+    assert rough.missing
+    assert rough.plan.uncertainty >= known.plan.uncertainty
+
+
 def test_a_chip_of_the_catalog_needs_no_backend_before_it() -> None:
     (found,) = autoglm.migrate(models.cnn(), "H100", ["BM1684X"]).targets
 

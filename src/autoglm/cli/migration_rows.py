@@ -30,7 +30,7 @@ def side_by_side(found: Migration) -> list[tuple[str, list[str]]]:
         (tr("precision"), [_precision(c, found.precision) for c in chips]),
         (tr("it computes in"), [_legal(c) for c in chips]),
         (tr("error allowed"), [words.error(c.tolerance) for c in chips]),
-        (tr("predicted"), [words.seconds(c.plan.seconds) for c in chips]),
+        (tr("predicted"), [_time(c) for c in chips]),
         (tr("range"), [_range(c) for c in chips]),
         (tr("against the source"), ["×1", *(_ratio(found, c) for c in found.targets)]),
         (tr("memory"), [_memory(c) for c in chips]),
@@ -134,6 +134,11 @@ def _legal(chip: ChipReport) -> str:
     known = [p for p, s in chip.precisions.items() if s.ok]
     unknown = [f"{p}?" for p, s in chip.precisions.items() if s.verdict is Verdict.UNKNOWN]
     return " ".join([*known, *unknown]) or NOTHING
+
+
+def _time(chip: ChipReport) -> str:
+    time = words.seconds(chip.plan.seconds)
+    return tr("{time} (rough)", time=time) if chip.rough else time
 
 
 def _range(chip: ChipReport) -> str:

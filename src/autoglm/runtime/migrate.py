@@ -92,6 +92,12 @@ class ChipReport:
         factor = 1 + self.plan.uncertainty
         return self.plan.seconds / factor, self.plan.seconds * factor
 
+    @property
+    def rough(self) -> bool:
+        """Whether its time rests on a guess: no source gives the rate or the bandwidth."""
+        chip, precision = self.chip, self.plan.precision.removesuffix("-dynamic")
+        return chip is not None and not (chip.bandwidth_gbps and chip.peak_tflops.get(precision))
+
     def to_dict(self) -> dict[str, Any]:
         """The same as JSON."""
         plain = ("target", "backend", "why", "rewrites", "memory_need", "memory_bytes", "energy_j")
@@ -106,6 +112,7 @@ class ChipReport:
             "precisions": {p: asdict(s) for p, s in self.precisions.items()},
             "seconds": plan.seconds,
             "seconds_range": list(self.latency),
+            "rough": self.rough,
             "partitions": [asdict(p) for p in plan.partitions],
             "boundaries": [asdict(b) for b in plan.boundaries],
             "unplaced": list(plan.unplaced),
