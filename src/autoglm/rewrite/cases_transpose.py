@@ -124,3 +124,33 @@ def _reshape(s: Source) -> Iterator[Case]:
                 if -1 in wanted or x.size:
                     known = {"s": ints(*wanted)}
                     yield Case(f"{_TO_LAST} y = Reshape(t, s)", {"x": x}, known, 20, edge)
+
+
+@case("transpose-gate", dtypes=EXACT, exact=True)
+def _gate(s: Source) -> Iterator[Case]:
+    known = {
+        "three": s.number(3.0),
+        "sixth": s.number(1 / 6),
+        "low": s.number(0.0),
+        "high": s.number(6.0),
+        "c": s.positive(4, 1),
+    }
+    chains = (
+        "g = Sigmoid(t) y = Mul(t, g)",
+        "g = Sigmoid(t) y = Div(g, t)",
+        "a = Add(t, three) r = Clip(a, low, high) g = Mul(r, sixth) y = Mul(t, g)",
+        "a = Sub(c, t) g = LeakyRelu<alpha = 0.3>(a) y = Sub(g, t)",
+        "a = Mul(c, t) y = Max(a, t)",
+    )
+    for chain in chains:
+        for x, edge in s.both(3, 2, 4):
+            yield Case(f"{_TURN} {chain}", {"x": x}, known, 20, edge)
+
+
+@case("reshape-transpose", exact=True)
+def _ones(s: Source) -> Iterator[Case]:
+    turn = "Transpose<perm = [0,3,1,2]>(r)"
+    for shape, wanted in (((2, 6), (2, 1, 1, 6)), ((2, 6), (-1, 1, 1, 6)), ((6, 1), (1, 2, 3, 1))):
+        for x, edge in s.both(*shape):
+            body = f"r = Reshape(x, s) y = {turn}"
+            yield Case(body, {"x": x}, {"s": ints(*wanted)}, 20, edge)

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript.rewriter import MatchResult
 
-from autoglm.rewrite.cancel import BINARY
+from autoglm.rewrite.cancel import BINARY, UNARY
 from autoglm.rewrite.rule import Rule, refuse
 from autoglm.rewrite.values import ints, permutation, rank, same_shape, small
 
@@ -53,6 +53,17 @@ def _without(node: ir.Node, *names: str) -> dict[str, Any]:
     return {k: v for k, v in node.attributes.items() if k not in names}
 
 
+def _turned_back(op: Any, c: ir.Value, perm: Sequence[int]) -> Any:
+    """The constant that broadcasts against the tensor before the Transpose as `c` does after it."""
+    known = small(c)
+    assert known is not None
+    if known.size == 1:
+        return c
+    full = known.reshape((1,) * (len(perm) - known.ndim) + known.shape)
+    back = np.ascontiguousarray(full.transpose(np.argsort(perm)))
+    return op.initializer(ir.Tensor(back, dtype=c.dtype), name="constant")
+
+
 class SinkTransposeBelowConstant(Rule):
     """f(Transpose(x), c) -> Transpose(f(x, c')) for a small constant, itself permuted back."""
 
@@ -72,11 +83,8 @@ class SinkTransposeBelowConstant(Rule):
         return MatchResult() if known.ndim <= len(perm) else refuse("it would raise the rank")
 
     def rewrite(self, op: Any, x: ir.Value, c: ir.Value, moved: ir.Value, y: ir.Value) -> Any:
-        perm, known = _perm(moved), small(c)
-        assert known is not None
-        full = known.reshape((1,) * (len(perm) - known.ndim) + known.shape)
-        back = np.ascontiguousarray(full.transpose(np.argsort(perm)))
-        other = op.initializer(ir.Tensor(back, dtype=c.dtype), name="constant")
+        perm = _perm(moved)
+        other = _turned_back(op, c, perm)
         inner = op.op(self.end, *((x, other) if self.variant == "left" else (other, x)))
         inner.type = y.type
         if same_shape(y, moved):
@@ -276,6 +284,103 @@ def _axes(node: ir.Node) -> list[int] | None:
     return ints(node.inputs[1]) if len(node.inputs) > 1 else None
 
 
+class SinkTransposeBelowGate(Rule):
+    """f(t, g(t)) for t = Transpose(x), where g is a chain of elementwise steps -> one Transpose.
+
+    Swish, HardSwish and other gates as exporters spell them: both readers of t move at once.
+    """
+
+    title = "transpose-gate"
+    ends = BINARY
+    opset = 11
+
+    def pattern(self, op: Any, a: Any, b: Any) -> Any:
+        return getattr(op, self.end)(a, b, _outputs=["y"])
+
+    def check(self, context: Any, a: ir.Value, b: ir.Value, **_: Any) -> MatchResult:
+        return MatchResult() if _gate(a, b) or _gate(b, a) else refuse("no gate over a Transpose")
+
+    def rewrite(self, op: Any, a: ir.Value, b: ir.Value, y: ir.Value) -> Any:
+        plain = a if _gate(a, b) else b
+        perm, source = _perm(plain), _node(plain).inputs[0]
+        inner: Any = source
+        for node in _gate(plain, b if plain is a else a):
+            moved = [inner if _follows(v) else _turned(op, v, perm) for v in node.inputs]
+            inner = op.op(node.op_type, *moved, **dict(node.attributes))
+            inner.type = node.outputs[0].type
+        done = op.op(self.end, *((source, inner) if plain is a else (inner, source)))
+        done.type = y.type
+        return op.Transpose(done, perm=perm)
+
+
+_STEPS = (*UNARY, *BINARY, "Clip")
+_LONGEST = 8
+
+
+def _follows(value: ir.Value | None) -> bool:
+    return value is not None and value.const_value is None
+
+
+def _turned(op: Any, value: ir.Value | None, perm: Sequence[int]) -> Any:
+    return value if value is None else _turned_back(op, value, perm)
+
+
+def _gate(moved: ir.Value, value: ir.Value) -> list[ir.Node]:
+    """The steps from `moved`, a Transpose that nothing else reads, to `value`; [] where it is not
+    so.
+    """
+    perm = permutation(moved.producer())
+    steps: list[ir.Node] = []
+    if not perm or len(moved.uses()) != 2 or moved.is_graph_output():
+        return []
+    while value is not moved:
+        node = value.producer()
+        alone = len(value.uses()) == 1 and not value.is_graph_output()
+        if node is None or not alone or not _is_step(node, len(perm)) or len(steps) == _LONGEST:
+            return []
+        steps.insert(0, node)
+        value = next(v for v in node.inputs if _follows(v))  # type: ignore[assignment]
+    return steps
+
+
+def _is_step(node: ir.Node, size: int) -> bool:
+    """Whether it is elementwise in one input, and all others are small constants."""
+    if node.op_type not in _STEPS or node.domain:
+        return False
+    others = [v for v in node.inputs if v is not None and not _follows(v)]
+    return sum(map(_follows, node.inputs)) == 1 and all(
+        (known := small(v)) is not None and known.ndim <= size for v in others
+    )
+
+
+class MoveOnesByReshape(Rule):
+    """Transpose(Reshape(x)) -> Reshape(x), where only dimensions of 1 change places."""
+
+    title = "reshape-transpose"
+    ends = ("Transpose",)
+    opset = 5
+
+    def pattern(self, op: Any, x: Any, shape: Any) -> Any:
+        made = op.Reshape(x, shape, _outputs=["made"])
+        return op.Transpose(made, _outputs=["y"])
+
+    def check(
+        self, context: Any, shape: ir.Value, made: ir.Value, y: ir.Value, **_: Any
+    ) -> MatchResult:
+        perm, wanted = permutation(_node(y)), ints(shape)
+        if not perm or wanted is None or 0 in wanted or made.shape is None:
+            return refuse("a shape is not known, or is copied")
+        long = [axis for axis in perm if made.shape[axis] != 1]
+        return MatchResult() if long == sorted(long) else refuse("the elements change places")
+
+    def rewrite(self, op: Any, x: ir.Value, shape: ir.Value, made: ir.Value, y: ir.Value) -> Any:
+        perm, wanted = permutation(_node(y)), ints(shape)
+        assert perm is not None
+        assert wanted is not None
+        numbers = _numbers(op, [wanted[axis] for axis in perm], "shape")
+        return op.op("Reshape", x, numbers, **dict(_node(made).attributes))
+
+
 class DropTransposeOfOnes(Rule):
     """Reshape(Transpose(x)) -> Reshape(x), where only dimensions of 1 change places."""
 
@@ -307,5 +412,7 @@ SINK: tuple[type[Rule], ...] = (
     SinkTransposeBelowPad,
     SinkTransposeBelowSlice,
     SinkTransposeBelowReduction,
+    SinkTransposeBelowGate,
+    MoveOnesByReshape,
     DropTransposeOfOnes,
 )
