@@ -70,7 +70,7 @@ def test_no_translation_outlives_its_text() -> None:
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
 
-    assert set(ZH) - written == columns
+    assert set(ZH) - written <= columns
 
 
 def test_no_error_is_raised_with_a_text_already_filled() -> None:

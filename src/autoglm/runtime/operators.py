@@ -74,9 +74,15 @@ PROBES = (
     Probe("Conv", (_IMAGE, (32, 32, 3, 3)), {"pads": [1, 1, 1, 1]}, weights=(1,)),
     Probe("ConvTranspose", (_IMAGE, (32, 32, 2, 2)), {"strides": [2, 2]}, weights=(1,)),
     Probe("Gemm", ((64, 512), (512, 512), (512,)), {}, weights=(1, 2)),
-    Probe("LSTM", ((32, 1, 64), (1, 256, 64), (1, 256, 64)), {"hidden_size": 64}, weights=(1, 2)),
-    Probe("GRU", ((32, 1, 64), (1, 192, 64), (1, 192, 64)), {"hidden_size": 64}, weights=(1, 2)),
-    Probe("RNN", ((32, 1, 64), (1, 64, 64), (1, 64, 64)), {"hidden_size": 64}, weights=(1, 2)),
+    Probe(
+        "LSTM", ((64, 1, 256), (1, 512, 256), (1, 512, 128)), {"hidden_size": 128}, weights=(1, 2)
+    ),
+    Probe(
+        "GRU", ((64, 1, 256), (1, 384, 256), (1, 384, 128)), {"hidden_size": 128}, weights=(1, 2)
+    ),
+    Probe(
+        "RNN", ((64, 1, 256), (1, 128, 256), (1, 128, 128)), {"hidden_size": 128}, weights=(1, 2)
+    ),
     Probe("GridSample", ((1, 16, 64, 64), (1, 64, 64, 2))),
     Probe("DFT", ((16, 256, 1),), {"axis": 1}, "STFT"),
     Probe("DepthToSpace", (_IMAGE,), {"blocksize": 2}, "SpaceToDepth"),
