@@ -203,11 +203,19 @@ def tables_for(backend: str, config: AdaptConfig) -> dict[str, Capabilities]:
 
 
 def installed() -> list[str]:
-    """Backends whose toolkit is here, in the order of trust; not those used only by name."""
+    """The engines that `auto` tries, in the order of trust: toolkit and device are both here.
+
+    A simulator is no device: it is used by name only, as `null` and emulated chips are.
+    """
     from autoglm.plan import CPU_ENGINES
 
-    others = (n for n in registry.backends() if n not in CPU_ENGINES and n not in _ONLY_BY_NAME)
-    return _present((*CPU_ENGINES, *others))
+    others = [n for n in registry.backends() if n not in CPU_ENGINES and n not in _ONLY_BY_NAME]
+    return _present((*CPU_ENGINES, *filter(_has_device, _present(others))))
+
+
+def _has_device(name: str) -> bool:
+    devices = registry.backend(name).probe()
+    return any(d.present and "simulator" not in d.facts for d in devices)
 
 
 def _present(names: Sequence[str]) -> list[str]:
