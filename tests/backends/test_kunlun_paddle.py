@@ -150,3 +150,19 @@ def test_the_table_says_what_paddle_does() -> None:
     wrong = [f"{c.name}: {t}" for c in sample(core_cases(), 7) if (t := dishonest(Kunlun(), c))]
 
     assert not wrong, "\n".join(wrong)
+
+
+def test_an_epsilon_that_paddles_own_operators_refuse_is_spelled_out(
+    open_model: Open, tmp_path: Path
+) -> None:
+    b = Builder()
+    x = b.input("x", [2, 3, 4])
+    normal = b.op("LayerNormalization", x, b.weight(4), b.weight(4), epsilon=0.5)
+    statistics = [b.weight(3), b.weight(3), b.weight(3), b.constant([0.5, 1.0, 2.0])]
+    model = b.model(normal, b.op("BatchNormalization", x, *statistics, epsilon=0.5))
+    given = feeds(model)
+
+    found = open_model(model).run(given)
+
+    for name, array in reference(model, given, tmp_path).items():
+        assert np.abs(found[name] - array).max() <= 1e-5

@@ -9,6 +9,8 @@ import paddle.nn.functional as F
 
 from .op import DTYPES, Node, Op, Refused, Table, Value, axis_of, back, full_like, rank, size
 
+_MAX_EPSILON = 1e-3  # Paddle's own operators refuse more
+
 
 def _columns(x: Value, vector: Value) -> Value:
     return paddle.reshape(vector, [-1] + [1] * (rank(x) - 2))
@@ -20,7 +22,8 @@ def batch_norm(
     """With the given statistics."""
     if node["training_mode"] or node["spatial"] == 0 or (node.since < 7 and not node["is_test"]):
         raise Refused("takes given statistics per channel; found training or spatial=0")
-    if scale.dtype == x.dtype == mean.dtype and rank(x) > 1:
+    alike = scale.dtype == x.dtype == mean.dtype
+    if alike and rank(x) > 1 and node["epsilon"] <= _MAX_EPSILON:
         return F.batch_norm(x, mean, variance, scale, bias, False, 0.9, node["epsilon"])
     wide = paddle.cast(x, mean.dtype)
     root = paddle.sqrt(paddle.scale(variance, 1.0, node["epsilon"]))
@@ -67,6 +70,7 @@ def layer_norm(node: Node, x: Value, scale: Value, bias: Value = None) -> Any:
     tail = [int(n) for n in x.shape[axis:]]
     fused = -1 not in tail and [int(n) for n in scale.shape] == tail and scale.dtype == x.dtype
     fused = fused and (bias is None or [int(n) for n in bias.shape] == tail)
+    fused = fused and node["epsilon"] <= _MAX_EPSILON
     if fused and not any(node.wanted[1:]):
         return F.layer_norm(x, tail, scale, bias, node["epsilon"])
     normal, mean, inverse = _normal(_stash(node, x), list(range(axis, rank(x))), node["epsilon"])
