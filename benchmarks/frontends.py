@@ -1,6 +1,6 @@
 """Models of other frameworks, made and answered by those frameworks, against our answers.
 
-    python -m benchmarks.frontends [--backends onnxruntime,openvino]
+    python -m benchmarks.frontends [NAME ...] [--backends onnxruntime,openvino]
 
 One line each: transposes as converted, as left by the passes, and the difference from the
 framework's own answer. Frameworks whose toolchain is not installed are named and left out.
@@ -27,6 +27,8 @@ MODELS = {
     "tensorflow": {
         "cnn": "cnn",
         "transformer": "transformer",
+        "mobilenet": "mobilenet",
+        "efficientnet": "efficientnet",
         "cnn-keras": "cnn-keras.keras",
         "cnn-lite": "cnn-lite.tflite",
         "transformer-lite": "transformer-lite.tflite",
@@ -79,15 +81,19 @@ def main() -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backends", default="onnxruntime,openvino")
-    backends = parser.parse_args().backends.split(",")
+    parser.add_argument("models", nargs="*", help="names; all without one")
+    options = parser.parse_args()
+    backends = options.backends.split(",")
     print("framework  model  backend  nodes  transposes  error")
     for framework, models in MODELS.items():
         if find(framework) is None:
             print(f"{framework}: not installed: autoglm toolchain install {framework}")
             continue
         with tempfile.TemporaryDirectory() as work:
-            folder = make(framework, Path(work))
-            for name, file in models.items():
+            chosen = [n for n in models if n in (options.models or models)]
+            folder = make(framework, Path(work), *chosen) if chosen else Path(work)
+            for name in chosen:
+                file = models[name]
                 path = str(folder / file)
                 converted = frontend_for(path).load(path)
                 for backend in backends:

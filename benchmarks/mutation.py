@@ -93,7 +93,10 @@ SINK = [
     proof("transpose-pad", "transpose", "[:, np.argsort(perm)]", "[:, perm]"),
     proof("transpose-slice", "transpose", '_numbers(op, _from(axes, perm), "axes")', '_numbers(op, axes, "axes")'),
     proof("transpose-reduce", "transpose", "mine = sorted(_from(axes, perm))", "mine = sorted(axes)"),
-    near_miss("transpose-reshape", "transpose", "if long == sorted(long) else", "if True else"),
+    proof("transpose-gate", "transpose", "((source, inner) if plain is a else (inner, source))", "(source, inner)"),
+    proof("reshape-transpose", "transpose", "[wanted[axis] for axis in perm]", "wanted"),
+    near_miss("transpose-gate", "transpose", "len(moved.uses()) != 2 or", ""),
+    near_miss("transpose-reshape", "transpose", "return long == sorted(long)", "return True"),
 ]  # fmt: skip
 
 LINEAR = [

@@ -48,9 +48,7 @@ def main(argv: list[str]) -> int:
     rng = np.random.default_rng(SEED)
     x = rng.standard_normal((1, 3, 32, 32)).astype(np.float32)
     y = net(mindspore.Tensor(x)).asnumpy()
-    mindspore.export(
-        net, mindspore.Tensor(x), file_name=str(folder / "cnn"), file_format="MINDIR"
-    )
+    mindspore.export(net, mindspore.Tensor(x), file_name=str(folder / "cnn"), file_format="MINDIR")
     mindspore.export(
         net, mindspore.Tensor(x), file_name=str(folder / "cnn-by-hand"), file_format="ONNX"
     )

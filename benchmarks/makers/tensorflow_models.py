@@ -173,9 +173,16 @@ def reading(folder: Path, name: str) -> None:
     tf.saved_model.save(module, str(folder / name), {"serving_default": module.read})
 
 
+def phone(kind: str) -> Any:
+    """A published architecture of Keras, without its published weights."""
+    return getattr(tf.keras.applications, kind)(weights=None, input_shape=(96, 96, 3))
+
+
 MAKERS: dict[str, Callable[[Path, str], None]] = {
     "cnn": lambda f, n: saved_model(f, n, lively(cnn())),
     "transformer": lambda f, n: saved_model(f, n, transformer()),
+    "mobilenet": lambda f, n: saved_model(f, n, lively(phone("MobileNetV3Small"))),
+    "efficientnet": lambda f, n: saved_model(f, n, lively(phone("EfficientNetB0"))),
     "cnn-keras": lambda f, n: keras(f, n, lively(cnn())),
     "cnn-lite": lambda f, n: tflite(f, n, lively(cnn())),
     "transformer-lite": lambda f, n: tflite(f, n, transformer()),

@@ -238,7 +238,8 @@ def test_the_worker_answers_a_failure_in_one_line(
 def made(folder: Path) -> Path:
     from benchmarks.frontends import make
 
-    return make("tensorflow", folder)
+    names = ("cnn", "transformer", "cnn-keras", "cnn-lite", "cnn-int8", "signatures", "reading")
+    return make("tensorflow", folder, *names)
 
 
 @pytest.fixture

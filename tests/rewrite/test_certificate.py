@@ -109,6 +109,8 @@ def near_misses() -> list[tuple[str, str, dict[str, np.ndarray]]]:
         ("transpose-concat", "t = Transpose(x) u = Neg(t) y = Concat<axis = 0>(t, u)", {}),
         ("transpose-concat", f"{both} y = Sum(t, u)", {"w": eye}),
         ("transpose-reduce", "t = Transpose(x) y = ReduceSum(t)", {}),
+        ("transpose-gate", "t = Transpose(x) g = Sigmoid(t) m = Mul(t, g) y = Add(m, t)", {}),
+        ("reshape-transpose", "r = Reshape(x, s) y = Transpose(r)", {"s": np.array([4, 2])}),
         ("transpose-reshape", "t = Transpose(x) y = Reshape(t, s)", {"s": np.array([-1])}),
         ("matmul-add-gemm", gemm, {"w": eye, "c": np.ones((3, 1, 1), np.float32)}),
         ("matmul-add-gemm", gemm, {"w": np.ones((4, 1), np.float32), "c": vector}),

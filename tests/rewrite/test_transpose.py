@@ -29,6 +29,7 @@ BODIES = {
     + "m = ReduceMean(a, axes) "
     + conv("m", "g")
     + "s = Sigmoid(g) y = Mul(a, s)",
+    "gate": conv("x", "a") + "s = Sigmoid(a) g = Mul(a, s) " + conv("g", "y"),
     "padding": conv("x", "a") + "p = Pad(a, pads) " + conv("p", "y"),
     "crop": conv("x", "a") + "p = Slice(a, from, to, axes) " + conv("p", "y"),
     "softmax": conv("x", "a") + "y = Softmax<axis = -1>(a)",

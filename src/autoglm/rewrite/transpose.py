@@ -353,6 +353,14 @@ def _is_step(node: ir.Node, size: int) -> bool:
     )
 
 
+def _moves_ones(value: ir.Value, perm: Sequence[int]) -> bool:
+    """Whether transposing `value` only moves dimensions of 1, so that no element changes place."""
+    if value.shape is None:
+        return False
+    long = [axis for axis in perm if value.shape[axis] != 1]
+    return long == sorted(long)
+
+
 class MoveOnesByReshape(Rule):
     """Transpose(Reshape(x)) -> Reshape(x), where only dimensions of 1 change places."""
 
@@ -368,10 +376,9 @@ class MoveOnesByReshape(Rule):
         self, context: Any, shape: ir.Value, made: ir.Value, y: ir.Value, **_: Any
     ) -> MatchResult:
         perm, wanted = permutation(_node(y)), ints(shape)
-        if not perm or wanted is None or 0 in wanted or made.shape is None:
-            return refuse("a shape is not known, or is copied")
-        long = [axis for axis in perm if made.shape[axis] != 1]
-        return MatchResult() if long == sorted(long) else refuse("the elements change places")
+        if not perm or wanted is None or 0 in wanted or not _moves_ones(made, perm):
+            return refuse("elements change places, or a shape is not known")
+        return MatchResult()
 
     def rewrite(self, op: Any, x: ir.Value, shape: ir.Value, made: ir.Value, y: ir.Value) -> Any:
         perm, wanted = permutation(_node(y)), ints(shape)
@@ -395,10 +402,9 @@ class DropTransposeOfOnes(Rule):
         self, context: Any, x: ir.Value, shape: ir.Value, moved: ir.Value, **_: Any
     ) -> MatchResult:
         perm, wanted = permutation(moved.producer()), ints(shape)
-        if not perm or wanted is None or 0 in wanted or x.shape is None:
-            return refuse("a shape is not known, or is copied")
-        long = [axis for axis in perm if x.shape[axis] != 1]
-        return MatchResult() if long == sorted(long) else refuse("the elements change places")
+        if not perm or wanted is None or 0 in wanted or not _moves_ones(x, perm):
+            return refuse("elements change places, or a shape is not known")
+        return MatchResult()
 
     def rewrite(self, op: Any, x: ir.Value, shape: ir.Value, y: ir.Value, **_: Any) -> Any:
         return op.op("Reshape", x, shape, **dict(_node(y).attributes))
