@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from autoglm.backends.sophon import Sophon
 from autoglm.backends.sophon.bmodel import Description, describe, matched
-from autoglm.backends.sophon.compile import steps, telling, write_calibration
+from autoglm.backends.sophon.compile import steps, telling, write_calibration, write_table
 from autoglm.backends.sophon.model import rename_edges, stamp, write_model
 from autoglm.backends.sophon.toolkit import PROVEN, unproven
 from autoglm.errors import (
@@ -175,11 +175,12 @@ def test_settings_are_options_of_deploy_and_nothing_that_a_shell_would_read() ->
             steps("bm1684x", CompileOptions(settings={"opt": bad}))
 
 
-def test_nodes_cannot_be_kept_in_fp32(tmp_path: Path) -> None:
-    options = CompileOptions(precision="fp16", keep_high=frozenset({"conv"}))
+def test_the_layers_of_kept_nodes_are_listed_by_the_compilers_names(tmp_path: Path) -> None:
+    names = write_model(network(), tmp_path / "model.onnx")
 
-    with pytest.raises(ConfigError, match="keeps no node"):
-        Sophon().compile(network(), options, tmp_path)
+    write_table(names, frozenset({"conv", "mean"}), tmp_path)
+
+    assert (tmp_path / "quantize_table").read_text() == "c_Conv F32\nout0_ReduceMean F32\n"
 
 
 def test_calibration_samples_are_written_under_the_names_inside(tmp_path: Path) -> None:
@@ -302,6 +303,21 @@ def test_a_damaged_bmodel_is_an_error_not_a_crash_of_ours(tmp_path: Path) -> Non
     (tmp_path / artifact.entry).unlink()
     with pytest.raises(BundleError):
         Sophon().open(artifact, tmp_path, RunOptions())
+
+
+@pytest.mark.toolchain("sophon")
+def test_kept_nodes_bring_int8_nearer(tmp_path: Path) -> None:
+    made = network()
+    feeds = {"x/data 0": np.random.default_rng(1).standard_normal((1, 3, 8, 8), np.float32)}
+    errors = []
+    for kept in ((), ("conv", "relu", "mean")):
+        out = tmp_path / str(len(kept))
+        options = CompileOptions(precision="int8", calibration=[feeds], keep_high=frozenset(kept))
+        artifact = Sophon().compile(made, options, out)
+        with Sophon().open(artifact, out, RunOptions()) as session:  # type: ignore[attr-defined]
+            errors.append(np.abs(session.run(feeds)["the mean"] - answers(made, feeds)).max())
+
+    assert errors[1] < 1e-5 < errors[0]
 
 
 @pytest.mark.toolchain("sophon")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from autoglm.backends.sophon.bmodel import Description, describe, matched
 from autoglm.backends.sophon.capabilities import QUANTIZE, TARGETS, chip_of, precisions
-from autoglm.backends.sophon.model import write_model
+from autoglm.backends.sophon.model import Names, write_model
 from autoglm.backends.sophon.toolkit import facts_of, forge, installed, package, variables
 from autoglm.errors import CompileError, ConfigError, ExecutionError
 from autoglm.spec import Artifact, CompileOptions, Feeds
@@ -43,6 +43,8 @@ def compile_model(model: ir.Model, options: CompileOptions, out: Path) -> Artifa
     work.mkdir(parents=True)
     try:
         names = write_model(model, work / "model.onnx")
+        if options.keep_high:
+            write_table(names, options.keep_high, work)
         if options.precision == "int8":
             write_calibration(options.calibration, [v.name for v in inputs], work)
         for argv in steps(target, options):
@@ -83,12 +85,6 @@ def _refuse(chip: str, known: object, options: CompileOptions) -> None:
             precision=options.precision,
             cause=support.reason if support else f"known are {', '.join(known)}",
         )
-    if options.keep_high:
-        raise ConfigError(
-            "TPU-MLIR compiles the whole model in {precision} here and keeps no node in fp32.",
-            hint="Ask for fp16, or leave those nodes to another backend (pins).",
-            precision=options.precision,
-        )
     if options.precision == "int8" and not options.calibration:
         raise ConfigError(
             "int8 needs calibration data; found none.",
@@ -103,6 +99,8 @@ def steps(target: str, options: CompileOptions) -> list[list[str]]:
     quantize = QUANTIZE[options.precision]
     deploy = ["model_deploy.py", "--mlir", "model.mlir", "--quantize", quantize]
     deploy += ["--chip", target, "--model", ENTRY, *_settings(options)]
+    if options.keep_high:
+        deploy += ["--quantize_table", "quantize_table"]
     if quantize != "INT8":
         return [transform, deploy]
     calibrate = ["run_calibration.py", "model.mlir", "--dataset", "calibration"]
@@ -123,6 +121,13 @@ def _settings(options: CompileOptions) -> list[str]:
             )
         found += [f"--{key}"] if value == "true" else [f"--{key}", value]
     return found
+
+
+def write_table(names: Names, keep_high: frozenset[str], work: Path) -> None:
+    """The layers that stay in fp32, one a line; a name that TPU-MLIR fused away does no harm."""
+    kept = {layer for layer, sources in names.layers.items() if keep_high & sources}
+    lines = [f"{layer} F32\n" for layer in sorted(kept) if len(layer.split()) == 1]
+    (work / "quantize_table").write_text("".join(lines), "utf-8")
 
 
 def write_calibration(feeds: Sequence[Feeds], inputs: Sequence[str], work: Path) -> None:

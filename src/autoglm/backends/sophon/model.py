@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,10 +20,12 @@ _CHANGED = frozenset({"GroupNormalization", "GridSample"})
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What the edges are called inside."""
+    """What edges and layers are called inside."""
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    # what TPU-MLIR calls a layer -> the source nodes it is made of
+    layers: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 def write_model(model: ir.Model, path: Path) -> Names:
@@ -34,7 +37,17 @@ def write_model(model: ir.Model, path: Path) -> Names:
     stamp(copy)
     names = rename_edges(copy)
     save_onnx(copy, path)
-    return names
+    return replace(names, layers=_layers(copy))
+
+
+def _layers(model: ir.Model) -> dict[str, frozenset[str]]:
+    from autoglm.rewrite.facts import sources
+
+    return {
+        f"{value.name}_{node.op_type}": frozenset({node.name or "", *sources(node)})
+        for node in model.graph.all_nodes()
+        for value in node.outputs
+    }
 
 
 def refuse_open(model: ir.Model) -> None:
