@@ -17,8 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from autoglm.frontends.onnx import Onnx
-from autoglm.frontends.opset.adapters import ADAPTERS
 from autoglm.frontends.opset import NOTE, SAME, revisions
+from autoglm.frontends.opset.adapters import ADAPTERS
 
 DATA = Path(onnx.__path__[0]) / "backend" / "test" / "data"
 ort.set_default_logger_severity(4)
