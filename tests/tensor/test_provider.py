@@ -12,7 +12,7 @@ from models import Builder
 from autoglm.errors import BackendUnavailableError, BundleError, ExecutionError, InputError
 from autoglm.rewrite.save import input_infos, output_infos, save_onnx
 from autoglm.spec import Artifact
-from autoglm.tensor.provider import CPU, open_on
+from autoglm.tensor.provider import CPU, Chosen, open_on
 
 
 @pytest.fixture
@@ -71,3 +71,71 @@ def test_a_missing_file_is_a_bundle_error(tmp_path: Path, artifact: Artifact) ->
 
     with pytest.raises(BundleError, match=r"model\.onnx is missing"):
         open_on(artifact, tmp_path, [(CPU, {})], "hint")
+
+
+class _Partly:
+    """An engine whose vendor provider loads and leaves every node of some kinds to the CPU."""
+
+    def __init__(self, real: Any, loaded: list[str], told: bool = True) -> None:
+        self._real, self._loaded = real, loaded
+        if told:
+            self.get_provider_graph_assignment_info = real.get_provider_graph_assignment_info
+
+    def get_providers(self) -> list[str]:
+        return self._loaded
+
+    def run(self, *arguments: Any) -> Any:
+        return self._real.run(*arguments)
+
+
+def _vendor(
+    monkeypatch: pytest.MonkeyPatch, loaded: list[str], known: list[str], told: bool = True
+) -> None:
+    import onnxruntime as ort
+
+    real = ort.InferenceSession
+
+    def opened(path: str, options: Any, providers: Any) -> _Partly:
+        return _Partly(real(path, options, providers=[CPU]), loaded, told)
+
+    monkeypatch.setattr(ort, "get_available_providers", lambda: known)
+    monkeypatch.setattr(ort, "InferenceSession", opened)
+
+
+def test_nodes_that_the_cpu_provider_took_are_in_the_remark(
+    tmp_path: Path, artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _vendor(monkeypatch, ["VendorProvider", CPU], ["VendorProvider", CPU])
+
+    with open_on(artifact, tmp_path, [("VendorProvider", {})], "hint") as session:
+        assert session.remark == "1 of 1 nodes run on ONNX Runtime's CPU provider: Relu"
+
+
+def test_the_cpu_provider_needs_no_remark_where_it_was_asked_for(
+    tmp_path: Path, artifact: Artifact
+) -> None:
+    with open_on(artifact, tmp_path, [(CPU, {})], "hint") as session:
+        assert session.remark == ""
+
+
+def test_an_old_onnxruntime_that_tells_no_placement_is_remarked(
+    tmp_path: Path, artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _vendor(monkeypatch, ["VendorProvider", CPU], ["VendorProvider", CPU], told=False)
+
+    with open_on(artifact, tmp_path, [("VendorProvider", {})], "hint") as session:
+        assert "does not tell" in session.remark
+
+
+def test_every_named_provider_must_be_built_in_and_load(
+    tmp_path: Path, artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both: list[Chosen] = [("VendorProvider", {}), ("SecondProvider", {})]
+
+    _vendor(monkeypatch, ["VendorProvider", CPU], ["VendorProvider", CPU])
+    with pytest.raises(BackendUnavailableError, match="built without SecondProvider"):
+        open_on(artifact, tmp_path, both, "hint")
+    monkeypatch.undo()
+    _vendor(monkeypatch, ["VendorProvider", CPU], ["VendorProvider", "SecondProvider", CPU])
+    with pytest.raises(BackendUnavailableError, match="could not load SecondProvider"):
+        open_on(artifact, tmp_path, both, "hint")

@@ -1,13 +1,16 @@
 """Run an ONNX file on one of ONNX Runtime's execution providers, and on no other by stealth.
 
 A listed provider is not a working one: ONNX Runtime falls back to the CPU without an error where
-the provider's libraries do not load, so the session itself is asked what it runs on.
+the provider's libraries do not load, so the session itself is asked what it runs on. A provider
+that loads may still leave nodes to the CPU (CUDA does so by design with the arithmetic of shapes),
+so those are counted and named in the session's remark.
 """
 
 from __future__ import annotations
 
 import contextlib
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,27 +20,29 @@ from autoglm.spec import Artifact, Closing, Feeds, Value
 from autoglm.tensor.feeds import check_feeds
 
 CPU = "CPUExecutionProvider"
+_RECORD = "session.record_ep_graph_assignment_info"  # older releases ignore it
 Chosen = tuple[str, Mapping[str, str]]
 
 
 def open_on(
     artifact: Artifact, folder: Path, providers: Sequence[Chosen], hint: str
 ) -> ProviderSession:
-    """A session whose first provider really loaded; BackendUnavailableError otherwise."""
+    """A session whose providers all really loaded; BackendUnavailableError otherwise."""
     path = folder / artifact.entry
     if not path.is_file():
         raise BundleError("The ONNX artifact {path} is missing.", path=artifact.entry)
-    wanted = providers[0][0]
     engine = _engine(path, providers, hint)
     loaded = engine.get_providers()
-    if wanted not in loaded:
+    absent = next((name for name, _ in providers if name not in loaded), None)
+    if absent is not None:
         raise BackendUnavailableError(
             "ONNX Runtime could not load {provider}; it would run on {loaded}.",
             hint=hint,
-            provider=wanted,
+            provider=absent,
             loaded=", ".join(loaded),
         )
-    return ProviderSession(engine, artifact)
+    named = {name for name, _ in providers}
+    return ProviderSession(engine, artifact, "" if CPU in named else _left_to_cpu(engine))
 
 
 def _engine(path: Path, providers: Sequence[Chosen], hint: str) -> Any:
@@ -47,34 +52,55 @@ def _engine(path: Path, providers: Sequence[Chosen], hint: str) -> Any:
         raise BackendUnavailableError(
             "onnxruntime cannot be imported: {cause}.", hint=hint, cause=_first_line(error)
         ) from error
-    wanted, known = providers[0][0], ort.get_available_providers()
-    if wanted not in known:
+    wanted, known = [name for name, _ in providers], ort.get_available_providers()
+    unknown = next((name for name in wanted if name not in known), None)
+    if unknown is not None:
         raise BackendUnavailableError(
             "This onnxruntime was built without {provider}; it has {known}.",
             hint=hint,
-            provider=wanted,
+            provider=unknown,
             known=", ".join(known),
         )
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    told = [(name, dict(settings)) for name, settings in providers if name in known]
+    options.add_session_config_entry(_RECORD, "1")
+    told: list[Any] = [(name, dict(settings)) for name, settings in providers]
+    if CPU not in wanted:
+        told.append(CPU)
     try:
         # It prints its fallback on stdout, which belongs to the caller's results.
         with contextlib.redirect_stdout(sys.stderr):
-            return ort.InferenceSession(str(path), options, providers=[*told, CPU])
+            return ort.InferenceSession(str(path), options, providers=told)
     except Exception as error:  # the engine's exceptions have no common base
         raise ExecutionError(
             "ONNX Runtime refuses the model on {provider}: {cause}.",
-            provider=wanted,
+            provider=", ".join(wanted),
             cause=_first_line(error),
         ) from error
+
+
+def _left_to_cpu(engine: Any) -> str:
+    """Which nodes the CPU provider took; "" where none."""
+    if not hasattr(engine, "get_provider_graph_assignment_info"):
+        return "this onnxruntime does not tell whether its CPU provider took nodes of the model"
+    placed = [
+        (p.ep_name, n.op_type)
+        for p in engine.get_provider_graph_assignment_info()
+        for n in p.get_nodes()
+    ]
+    left = Counter(op for name, op in placed if name == CPU)
+    if not left:
+        return ""
+    ops = ", ".join(f"{op} x{count}" if count > 1 else op for op, count in sorted(left.items()))
+    return f"{left.total()} of {len(placed)} nodes run on ONNX Runtime's CPU provider: {ops}"
 
 
 class ProviderSession(Closing):
     """One loaded model on its provider."""
 
-    def __init__(self, engine: Any, artifact: Artifact) -> None:
+    def __init__(self, engine: Any, artifact: Artifact, remark: str = "") -> None:
         self.inputs, self.outputs = artifact.inputs, artifact.outputs
+        self.remark = remark
         self.providers: tuple[str, ...] = tuple(engine.get_providers())
         self._names = [info.name for info in artifact.outputs]
         self._engine: Any = engine
