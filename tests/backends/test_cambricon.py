@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,13 @@ MODULES = Path(__file__).parents[1] / "fakes" / "modules"
 
 
 @pytest.fixture
-def magicmind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The stand-in, for this process and for the child that builds."""
+def magicmind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The stand-in, for this process and for the child that builds; nothing of it stays."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(MODULES), *sys.path[:1]]))
     monkeypatch.syspath_prepend(str(MODULES))
+    yield
     for name in [n for n in sys.modules if n.partition(".")[0] == "magicmind"]:
-        monkeypatch.delitem(sys.modules, name)
+        del sys.modules[name]
 
 
 def net(*, size: Any = 2, opset: int = 18) -> ir.Model:

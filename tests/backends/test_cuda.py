@@ -53,7 +53,7 @@ def trt(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
     def use(version: str = "10.13.0") -> Any:
         monkeypatch.setenv("FAKE_TENSORRT", version)
         monkeypatch.setattr(toolkit, "_package", lambda n: version if "tensorrt" in n else "")
-        _forget(monkeypatch)
+        _forget()
         import tensorrt
 
         return tensorrt
@@ -64,12 +64,13 @@ def trt(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
     from cuda.bindings import runtime
 
     assert runtime.left() == {"memory": 0, "streams": 0}
-    _forget(monkeypatch)
+    _forget()
 
 
-def _forget(monkeypatch: pytest.MonkeyPatch) -> None:
+def _forget() -> None:
+    # Not by monkeypatch, which would put the stand-in back when the test ends.
     for name in [n for n in sys.modules if n.partition(".")[0] in ("cuda", "tensorrt")]:
-        monkeypatch.delitem(sys.modules, name)
+        del sys.modules[name]
 
 
 def compiled(model: ir.Model, folder: Path, **options: Any) -> Any:
