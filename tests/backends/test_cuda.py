@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -351,6 +352,23 @@ def test_a_batch_inside_the_profile_runs_and_one_outside_is_refused(
             np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
         with pytest.raises(InputError, match=r"shape \[9, 4\] is outside the plan's profile"):
             session.run({"x": np.zeros((9, 4), np.float32)})
+
+
+def test_a_plan_is_built_for_and_runs_on_its_gpu_from_any_thread(tmp_path: Path, trt: Any) -> None:
+    trt()
+    model = cnn()
+    given = feeds(model)
+    artifact = compiled(model, tmp_path, settings={"engine": "tensorrt"}, device="cuda:1")
+    assert told(tmp_path)["device"] == 1
+    session = Cuda().open(artifact, tmp_path, RunOptions(device="cuda:1"))
+
+    with ThreadPoolExecutor(1) as other:
+        found = other.submit(session.run, given).result()
+    with ThreadPoolExecutor(1) as another:
+        another.submit(session.close).result()
+
+    for name, array in autoglm.run(model, given, backend="onnxruntime").items():
+        np.testing.assert_allclose(found[name], array, rtol=1e-4, atol=1e-5)
 
 
 def test_a_timing_cache_is_kept_and_grows(tmp_path: Path, trt: Any) -> None:

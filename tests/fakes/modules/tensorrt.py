@@ -167,6 +167,7 @@ class Builder:
 
     def __init__(self, logger):
         _needs(Logger, logger)
+        self._device = cuda.current()
 
     def create_network(self, flags=0):
         _needs(int, flags)
@@ -195,6 +196,7 @@ class Builder:
             "version": __version__,
             "flags": sorted(f.name for f in config.flags),
             "profile": profile,
+            "device": self._device,
             "level": config.builder_optimization_level,
             "pools": {p.name: n for p, n in config.pools.items()},
         }
@@ -282,6 +284,8 @@ class Context:
     def execute_async_v3(self, stream_handle):
         _needs(int, stream_handle)
         names = [v.name for v in self.session.get_outputs()]
+        if cuda.elsewhere(stream_handle) or any(map(cuda.elsewhere, self.addresses.values())):
+            return False
         if set(self.addresses) != {*self.declared, *names}:
             return False
         feeds = {

@@ -8,13 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from autoglm.backends.cuda.memory import use_gpu
+from autoglm.errors import AutoGLMError
+
 
 def main(path: str) -> int:
     """Do what the order file says; 1 and a line on stderr where TensorRT refuses."""
     order = json.loads(Path(path).read_text("utf-8"))
     try:
         build(order)
-    except (RuntimeError, ImportError) as error:
+    except (RuntimeError, ImportError, AutoGLMError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     return 0
@@ -24,6 +27,9 @@ def build(order: Mapping[str, Any]) -> None:
     """Write the plan; RuntimeError says what TensorRT refused."""
     import tensorrt as trt
 
+    if order["device"]:
+        # TensorRT times its kernels on the thread's GPU, which is 0 unless it is told.
+        use_gpu(order["device"])
     logger = trt.Logger(trt.Logger.WARNING)
     builder = trt.Builder(logger)
     network = builder.create_network(0)

@@ -86,7 +86,13 @@ def _build(model: ir.Model, options: CompileOptions, out: Path, reason: str) -> 
         lowered = to_half(lowered, options.precision, opset=_NEWEST)
         told["precision_flag"] = ""
     save_onnx(lowered, out / "model.onnx", alignment=options.memory_alignment)
-    order = {**told, "model": str(out / "model.onnx"), "output": str(out / f"{_ENTRY}.part")}
+    number = options.device.rpartition(":")[2]
+    order = {
+        **told,
+        "device": int(number) if number.isdecimal() else 0,
+        "model": str(out / "model.onnx"),
+        "output": str(out / f"{_ENTRY}.part"),
+    }
     (out / "order.json").write_text(json.dumps(order, indent=2), "utf-8")
     argv = [sys.executable, "-m", "autoglm.backends.cuda.build", str(out / "order.json")]
     toolchain.run(argv, log=out / "tensorrt.log", timeout_s=options.timeout_s)

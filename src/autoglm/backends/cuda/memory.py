@@ -12,20 +12,17 @@ class Memory:
 
     def __init__(self, number: int) -> None:
         self._cuda = _binding()
+        self._number = number
         self._held: dict[str, tuple[int, int]] = {}
-        self._call("cudaSetDevice", number)
+        self.enter()
         self.stream: Any = self._call("cudaStreamCreate")
 
     def _call(self, name: str, *arguments: Any) -> Any:
-        code, *values = getattr(self._cuda, name)(*arguments)
-        if int(code) != 0:
-            raise ExecutionError(
-                "CUDA's {call} failed: {code}.",
-                hint="`nvidia-smi` shows the GPU, its memory and its driver.",
-                call=name,
-                code=str(code),
-            )
-        return values[0] if values else None
+        return _checked(self._cuda, name, *arguments)
+
+    def enter(self) -> None:
+        """Make the GPU this thread's: CUDA keeps it per thread, and a new thread has GPU 0."""
+        self._call("cudaSetDevice", self._number)
 
     def room(self, name: str, size: int) -> int:
         """The address of at least `size` bytes held under that name."""
@@ -60,6 +57,23 @@ class Memory:
         if self.stream is not None:
             stream, self.stream = self.stream, None
             self._call("cudaStreamDestroy", stream)
+
+
+def use_gpu(number: int) -> None:
+    """Make the GPU of that number this thread's."""
+    _checked(_binding(), "cudaSetDevice", number)
+
+
+def _checked(cuda: Any, name: str, *arguments: Any) -> Any:
+    code, *values = getattr(cuda, name)(*arguments)
+    if int(code) != 0:
+        raise ExecutionError(
+            "CUDA's {call} failed: {code}.",
+            hint="`nvidia-smi` shows the GPU, its memory and its driver.",
+            call=name,
+            code=str(code),
+        )
+    return values[0] if values else None
 
 
 def _binding() -> Any:

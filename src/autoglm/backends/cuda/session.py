@@ -70,6 +70,7 @@ class TrtSession(Closing):
         with self._gate:
             if self._context is None:
                 raise ExecutionError("The session is closed.", hint="Open the artifact again.")
+            self._memory.enter()
             for info in self.inputs:
                 self._put(info.name, np.ascontiguousarray(checked[info.name]))
             results = {info.name: self._room(info.name, info.dtype) for info in self.outputs}
@@ -109,6 +110,9 @@ class TrtSession(Closing):
     def close(self) -> None:
         """Free the context and the plan before the memory they use; may be called twice."""
         with self._gate:
+            if self._context is None:
+                return
+            self._memory.enter()
             self._context = self._engine = self._runtime = None
             self._memory.close()
 

@@ -3,6 +3,7 @@
 import ctypes
 import enum
 import itertools
+import threading
 
 import numpy as np
 
@@ -25,15 +26,18 @@ class cudaMemcpyKind(enum.IntEnum):
 
 
 OK, BAD = cudaError_t.cudaSuccess, cudaError_t.cudaErrorInvalidValue
-DEVICES, MEMORY = 1, 1 << 30
+DEVICES, MEMORY = 2, 1 << 30
 memory: dict = {}
 streams: dict = {}
+owners: dict = {}  # address or stream -> the GPU that was the thread's when it was made
+_thread = threading.local()  # a thread starts on GPU 0
 _numbers = itertools.count(0x100000, 0x100000)
 
 
 def reset():
     """A fresh process."""
     memory.clear()
+    owners.clear()
     streams.clear()
 
 
@@ -42,8 +46,21 @@ def left():
     return {"memory": len(memory), "streams": len(streams)}
 
 
+def current():
+    """The calling thread's GPU."""
+    return getattr(_thread, "device", 0)
+
+
+def elsewhere(made):
+    """Made on another GPU than the calling thread's."""
+    return owners.get(made, current()) != current()
+
+
 def cudaSetDevice(device):
-    return ((OK if 0 <= device < DEVICES else cudaError_t.cudaErrorInvalidDevice),)
+    if not 0 <= device < DEVICES:
+        return (cudaError_t.cudaErrorInvalidDevice,)
+    _thread.device = device
+    return (OK,)
 
 
 def cudaMalloc(size):
@@ -52,11 +69,13 @@ def cudaMalloc(size):
     if size > MEMORY:
         return cudaError_t.cudaErrorMemoryAllocation, 0
     made = next(_numbers)
-    memory[made] = bytearray(size)
+    memory[made], owners[made] = bytearray(size), current()
     return OK, made
 
 
 def cudaFree(address):
+    if elsewhere(address):
+        return (BAD,)
     return ((OK if memory.pop(address, None) is not None else BAD),)
 
 
@@ -76,12 +95,12 @@ def cudaMemcpy(target, source, count, kind):
 
 def cudaStreamCreate():
     made = next(_numbers)
-    streams[made] = []
+    streams[made], owners[made] = [], current()
     return OK, made
 
 
 def cudaStreamSynchronize(stream):
-    if stream not in streams:
+    if stream not in streams or elsewhere(stream):
         return (cudaError_t.cudaErrorInvalidResourceHandle,)
     for address, array in streams[stream]:
         data = np.ascontiguousarray(array).tobytes()
@@ -91,6 +110,8 @@ def cudaStreamSynchronize(stream):
 
 
 def cudaStreamDestroy(stream):
+    if elsewhere(stream):
+        return (cudaError_t.cudaErrorInvalidResourceHandle,)
     return ((OK if streams.pop(stream, None) is not None else BAD),)
 
 
