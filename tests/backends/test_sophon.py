@@ -164,15 +164,37 @@ def test_int8_is_calibrated_between_transform_and_deploy() -> None:
     )
 
 
-def test_settings_are_options_of_deploy_and_nothing_that_a_shell_would_read() -> None:
-    options = CompileOptions(settings={"opt": "3", "merge_weight": "true"})
+def test_settings_are_options_of_deploy() -> None:
+    told = {"opt": "3", "high_precision": "true", "op_divide": "false"}
 
-    deploy = steps("bm1684x", options)[-1]
+    deploy = steps("bm1684x", CompileOptions(settings=told))[-1]
 
-    assert deploy[-3:] == ["--merge_weight", "--opt", "3"]
-    for bad in ("a b", "$(id)", "x;id", "-o"):
-        with pytest.raises(ConfigError):
-            steps("bm1684x", CompileOptions(settings={"opt": bad}))
+    assert deploy[-3:] == ["--high_precision", "--opt", "3"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("chip", "bm1684"),
+        ("processor", "bm1684"),
+        ("quantize", "F32"),
+        ("quant", "F32"),
+        ("model", "elsewhere.bmodel"),
+        ("not_gen_bmodel", "true"),
+        ("quant_input", "true"),
+        ("debug_cmd", "x"),
+        ("op", "3"),
+    ],
+)
+def test_settings_never_change_what_is_made(name: str, value: str) -> None:
+    with pytest.raises(ConfigError, match="high_precision"):
+        steps("bm1684x", CompileOptions(settings={name: value}))
+
+
+@pytest.mark.parametrize("bad", ["a b", "$(id)", "x;id", "-o", "4", ""])
+def test_a_setting_takes_only_its_known_values(bad: str) -> None:
+    with pytest.raises(ConfigError, match="1, 2, 3"):
+        steps("bm1684x", CompileOptions(settings={"opt": bad}))
 
 
 def test_the_layers_of_kept_nodes_are_listed_by_the_compilers_names(tmp_path: Path) -> None:

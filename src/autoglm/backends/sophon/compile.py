@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from autoglm.backends.sophon.bmodel import Description, describe, matched
 from autoglm.backends.sophon.capabilities import QUANTIZE, TARGETS, chip_of, precisions
+from autoglm.backends.sophon.flags import flags
 from autoglm.backends.sophon.model import Names, write_model
 from autoglm.backends.sophon.toolkit import facts_of, forge, installed, package, variables
 from autoglm.errors import CompileError, ConfigError, ExecutionError
@@ -25,7 +26,6 @@ ENTRY = "model.bmodel"
 _ALARM = -signal.SIGALRM
 _RAISED = re.compile(r"[\w.]*(Error|Exception)\b")
 _SAID = re.compile(r"UNREACHABLE|Assertion|error:|[Uu]nsupport|[Nn]ot (support|implement)|fault")
-_PLAIN = re.compile(r"[\w.,][\w.,-]*")
 _TAIL = 4096
 _WAIT_S = 120.0  # for the forge to start, above the tool's own time
 
@@ -98,7 +98,9 @@ def steps(target: str, options: CompileOptions) -> list[list[str]]:
     transform += ["--mlir", "model.mlir"]
     quantize = QUANTIZE[options.precision]
     deploy = ["model_deploy.py", "--mlir", "model.mlir", "--quantize", quantize]
-    deploy += ["--chip", target, "--model", ENTRY, *_settings(options)]
+    deploy += ["--chip", target, "--model", ENTRY]
+    deploy += [] if options.optimize else ["--opt", "1", "--disable_layer_group"]
+    deploy += flags(options.settings)
     if options.keep_high:
         deploy += ["--quantize_table", "quantize_table"]
     if quantize != "INT8":
@@ -106,21 +108,6 @@ def steps(target: str, options: CompileOptions) -> list[list[str]]:
     calibrate = ["run_calibration.py", "model.mlir", "--dataset", "calibration"]
     calibrate += ["--input_num", str(len(options.calibration)), "-o", "calibration_table"]
     return [transform, calibrate, [*deploy, "--calibration_table", "calibration_table"]]
-
-
-def _settings(options: CompileOptions) -> list[str]:
-    """Options of `model_deploy.py` by their own names; a flag is "true"."""
-    found = [] if options.optimize else ["--opt", "1", "--disable_layer_group"]
-    for key, value in sorted(options.settings.items()):
-        # TPU-MLIR hands its commands to a shell.
-        if not _PLAIN.fullmatch(key) or not _PLAIN.fullmatch(value):
-            raise ConfigError(
-                "settings: {key}={value} is not plain text, which model_deploy.py needs.",
-                key=key,
-                value=value,
-            )
-        found += [f"--{key}"] if value == "true" else [f"--{key}", value]
-    return found
 
 
 def write_table(names: Names, keep_high: frozenset[str], work: Path) -> None:
