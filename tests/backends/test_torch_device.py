@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import time
 import types
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +19,13 @@ import torch
 from models import Builder, cnn, feeds, transformer
 
 from autoglm.backends.torch import Torch
-from autoglm.backends.torch.device import PLUGINS, find_device, synchronizer, with_graphs
+from autoglm.backends.torch.device import (
+    MOST_GRAPHS,
+    PLUGINS,
+    find_device,
+    synchronizer,
+    with_graphs,
+)
 from autoglm.errors import BackendUnavailableError, CompileError, ConfigError, ExecutionError
 from autoglm.spec import CompileOptions, RunOptions
 
@@ -113,62 +124,103 @@ def test_an_unknown_graphs_setting_is_refused(tmp_path: Path) -> None:
         Torch().compile(relu(), CompileOptions(settings={"graphs": "yes"}), tmp_path)
 
 
+class _Recorded:
+    """Stands in for CUDA graphs: replays what was run inside its `with`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls = self.most_at_once = self._inside = 0
+        self.devices: list[torch.device] = []  # those that were current while recording
+        self._recording: Any = None
+        for name, stand_in in {
+            "CUDAGraph": self._graph,
+            "graph": self._capture,
+            "Stream": self._stream,
+            "current_stream": self._stream,
+            "stream": lambda stream: contextlib.nullcontext(),
+            "device": self._device,
+        }.items():
+            monkeypatch.setattr(torch.cuda, name, stand_in)
+
+    def _graph(self) -> Any:
+        graph = SimpleNamespace(kernels=[])
+
+        def replay() -> None:
+            self._inside += 1
+            self.most_at_once = max(self.most_at_once, self._inside)
+            for kernel in graph.kernels:
+                kernel()
+            time.sleep(0.01)
+            self._inside -= 1
+
+        graph.replay = replay
+        return graph
+
+    @contextlib.contextmanager
+    def _capture(self, graph: Any) -> Iterator[None]:
+        self._recording = graph
+        yield
+        self._recording = None
+
+    def _stream(self) -> Any:
+        return SimpleNamespace(wait_stream=lambda other: None)
+
+    @contextlib.contextmanager
+    def _device(self, device: torch.device) -> Iterator[None]:
+        self.devices.append(device)
+        yield
+
+    def double(self, inputs: Any) -> list[Any]:
+        self.calls += 1
+        (x,) = inputs
+        y = x * 2
+        if self._recording:
+            self._recording.kernels.append(lambda: y.copy_(x * 2))
+        return [y]
+
+
 def test_a_recorded_graph_is_replayed_per_shape_and_gives_copies(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """`with_graphs` against a stand-in that replays what was run inside its `with`."""
-    calls: list[int] = []
+    cuda = _Recorded(monkeypatch)
+    run = with_graphs(cuda.double, torch.device("cuda:1"))
 
-    class Graph:
-        def replay(self) -> None:
-            for kernel in self.kernels:
-                kernel()
-
-    class Recording:
-        def __init__(self, graph: Graph) -> None:
-            self.graph = graph
-            graph.kernels = []
-            monkeypatch.setattr(torch.cuda, "_recording", graph, raising=False)
-
-        def __enter__(self) -> None:
-            return None
-
-        def __exit__(self, *raised: object) -> None:
-            monkeypatch.setattr(torch.cuda, "_recording", None, raising=False)
-
-    class Stream:
-        def wait_stream(self, other: object) -> None:
-            return None
-
-        def __enter__(self) -> None:
-            return None
-
-        def __exit__(self, *raised: object) -> None:
-            return None
-
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
-    monkeypatch.setattr(torch.cuda, "graph", Recording)
-    monkeypatch.setattr(torch.cuda, "Stream", Stream)
-    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
-    monkeypatch.setattr(torch.cuda, "stream", lambda stream: stream)
-
-    def double(inputs: Any) -> list[Any]:
-        calls.append(len(inputs))
-        (x,) = inputs
-        y = x * 2
-        if graph := getattr(torch.cuda, "_recording", None):
-            graph.kernels.append(lambda: y.copy_(x * 2))
-        return [y]
-
-    run = with_graphs(double, torch.device("cuda"))
     first = run([torch.ones(3)])[0]
     second = run([torch.full((3,), 5.0)])[0]
 
     assert first.tolist() == [2, 2, 2]  # a copy: the second replay did not change it
     assert second.tolist() == [10, 10, 10]
-    assert len(calls) == 4  # three to warm up, one recorded, none since
+    assert cuda.calls == 4  # three to warm up, one recorded, none since
     assert run([torch.ones(2)])[0].tolist() == [2, 2]
-    assert len(calls) == 8
+    assert cuda.calls == 8
+    assert set(cuda.devices) == {torch.device("cuda:1")}
+
+
+def test_only_so_many_graphs_are_kept_and_the_one_used_longest_ago_goes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cuda = _Recorded(monkeypatch)
+    run = with_graphs(cuda.double, torch.device("cuda"))
+    for size in range(MOST_GRAPHS):
+        run([torch.ones(size)])
+    run([torch.ones(0)])
+    run([torch.ones(MOST_GRAPHS)])
+    recorded = cuda.calls
+
+    run([torch.ones(0)])
+    assert cuda.calls == recorded
+    run([torch.ones(1)])
+    assert cuda.calls > recorded
+
+
+def test_threads_take_turns_at_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = _Recorded(monkeypatch)
+    run = with_graphs(cuda.double, torch.device("cuda"))
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda n: run([torch.full((3,), n)])[0], range(12)))
+
+    assert [f.tolist() for f in found] == [[2 * n] * 3 for n in range(12)]
+    assert cuda.most_at_once == 1
 
 
 def test_calls_return_when_done_on_the_cpu_and_in_a_dry_run() -> None:

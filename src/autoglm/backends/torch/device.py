@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
@@ -20,6 +22,8 @@ PLUGINS = {
     "sdaa": ("torch_sdaa", "Tecorigin's torch_sdaa wheel"),
     "xla": ("torch_xla", "pip install torch-xla"),
 }
+# A recorded graph holds its own copy of every activation on the device.
+MOST_GRAPHS = 16
 Run = Callable[[Sequence[Any]], list[Any]]
 
 
@@ -66,25 +70,35 @@ def synchronizer(device: torch.device) -> Callable[[], object] | None:
 
 
 def with_graphs(run: Run, device: torch.device) -> Run:
-    """`run` recorded once for each set of shapes and replayed: one launch instead of hundreds."""
+    """`run` recorded once for each set of shapes and replayed: one launch instead of hundreds.
+
+    The shapes used longest ago are forgotten beyond MOST_GRAPHS; calls wait for one another, since
+    a graph has one memory.
+    """
     if device.type != "cuda":
         raise ConfigError(
             "CUDA graphs need a device cuda; this session runs on {device}.", device=str(device)
         )
-    recorded: dict[Any, tuple[Any, list[Any], list[Any]]] = {}
+    recorded: OrderedDict[Any, tuple[Any, list[Any], list[Any]]] = OrderedDict()
+    gate = threading.Lock()
 
     def replay(arguments: Sequence[Any]) -> list[Any]:
         if not all(isinstance(a, torch.Tensor) for a in arguments):
             return run(arguments)
         key = tuple((tuple(a.shape), a.dtype) for a in arguments)
-        if key not in recorded:
-            recorded[key] = _record(run, arguments)
-        graph, inputs, outputs = recorded[key]
-        for held, given in zip(inputs, arguments, strict=True):
-            held.copy_(given)
-        graph.replay()
-        # The next replay writes the same memory, so the caller gets copies.
-        return [o.clone() if isinstance(o, torch.Tensor) else o for o in outputs]
+        # Streams and captures are made on the thread's current device.
+        with gate, torch.cuda.device(device):
+            if key not in recorded:
+                while len(recorded) >= MOST_GRAPHS:
+                    recorded.popitem(last=False)
+                recorded[key] = _record(run, arguments)
+            recorded.move_to_end(key)
+            graph, inputs, outputs = recorded[key]
+            for held, given in zip(inputs, arguments, strict=True):
+                held.copy_(given)
+            graph.replay()
+            # The next replay writes the same memory, so the caller gets copies.
+            return [o.clone() if isinstance(o, torch.Tensor) else o for o in outputs]
 
     return replay
 
