@@ -20,7 +20,7 @@ from autoglm.backends.kunlun.calls import write_calls
 from autoglm.backends.kunlun.client import Refusal
 from autoglm.backends.kunlun.onnx_paddle.wire import pack, unpack
 from autoglm.backends.kunlun.original import KEY, original
-from autoglm.backends.kunlun.session import PaddleSession, _device
+from autoglm.backends.kunlun.session import PaddleSession, _device, open_session
 from autoglm.errors import (
     BackendUnavailableError,
     CompileError,
@@ -30,7 +30,7 @@ from autoglm.errors import (
 )
 from autoglm.rewrite.program import prepared
 from autoglm.rewrite.save import input_infos, output_infos
-from autoglm.spec import Artifact, CompileOptions, Evidence, TensorInfo, Verdict
+from autoglm.spec import Artifact, CompileOptions, Evidence, RunOptions, TensorInfo, Verdict
 
 
 class StandIn:
@@ -60,13 +60,15 @@ class StandIn:
         return {}, []
 
 
-def session(worker: StandIn, dtype: str = "float32", declared: str = "float32") -> PaddleSession:
+def session(
+    worker: StandIn, dtype: str = "float32", declared: str = "float32", device: str = "cpu"
+) -> PaddleSession:
     artifact = Artifact(
         "kunlun", "paddle", "model.json", "paddle 3.3.1",
         (TensorInfo("x", dtype, (2,)),), (TensorInfo("y", declared, (2,)),),
         meta={"feeds": ["x0"]},
     )  # fmt: skip
-    question = {"verb": "open", "session": 1, "options": {"device": "cpu"}}
+    question = {"verb": "open", "session": 1, "options": {"device": device}}
     return PaddleSession(worker, question, artifact, 5.0)  # type: ignore[arg-type]
 
 
@@ -175,18 +177,37 @@ def test_a_precision_that_nobody_measured_is_unknown_and_does_not_compile(tmp_pa
         ("cpu", 2, "cpu"),
         ("xpu:1", 2, "xpu:1"),
         ("1", 2, "xpu:1"),
-        ("0", 0, "cpu"),
+        ("xpu", 1, "xpu:0"),
     ],
 )
 def test_a_chip_is_taken_where_paddle_sees_one(asked: str, xpus: int, taken: str) -> None:
     assert _device(StandIn(xpus=xpus), asked) == taken  # type: ignore[arg-type]
 
 
-def test_a_chip_that_is_not_there_is_never_replaced_by_the_cpu() -> None:
+@pytest.mark.parametrize("asked", ["xpu:0", "xpu", "0", "3"])
+def test_a_chip_that_is_not_there_is_never_replaced_by_the_cpu(asked: str) -> None:
     with pytest.raises(BackendUnavailableError, match="sees 0"):
-        _device(StandIn(), "xpu:0")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="cuda"):
-        _device(StandIn(), "cuda:0")  # type: ignore[arg-type]
+        _device(StandIn(), asked)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("asked", ["cuda:0", "xpu:abc", "xpu:", "xpu:-1", ":0", "cpu:x", "²"])
+def test_what_names_no_device_is_a_config_error(asked: str) -> None:
+    with pytest.raises(ConfigError, match="runs on cpu or xpu:N"):
+        _device(StandIn(xpus=1), asked)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", ["abc", "nan", "0", "-1", "inf"])
+def test_a_time_limit_that_is_no_number_is_a_config_error(tmp_path: Path, value: str) -> None:
+    (tmp_path / "model.json").touch()
+    artifact = Artifact("kunlun", "paddle", "model.json", "paddle 3.3.1", (), ())
+
+    with pytest.raises(ConfigError, match="timeout_s"):
+        open_session(artifact, tmp_path, RunOptions(settings={"timeout_s": value}))
+
+
+def test_a_session_on_the_cpu_says_that_it_is_not_the_chip() -> None:
+    assert "not the chip" in session(StandIn()).remark
+    assert session(StandIn(), device="xpu:0").remark == ""
 
 
 def test_a_worker_that_died_is_an_error_once_and_the_next_run_opens_again() -> None:

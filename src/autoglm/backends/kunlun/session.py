@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from autoglm.tensor.dtype import to_numpy
 from autoglm.tensor.feeds import check_feeds, fits
 
 _TIMEOUT_S = 600.0
+_NAMED = re.compile(r"|cpu|xpu(:(?P<number>[0-9]{1,9}))?|(?P<alone>[0-9]{1,9})")
 _NUMBERS = itertools.count(1)
 
 
@@ -33,6 +37,7 @@ def open_session(artifact: Artifact, folder: Path, options: RunOptions) -> Paddl
     for name in (artifact.entry, *([params] if params else [])):
         if not (folder / name).is_file():
             raise BundleError("The kunlun artifact's file {path} is missing.", path=name)
+    timeout = _timeout(options.settings)
     worker = client()
     question = {
         "verb": "open",
@@ -45,7 +50,6 @@ def open_session(artifact: Artifact, folder: Path, options: RunOptions) -> Paddl
             "optimize": bool(artifact.meta.get("optimize", True)),
         },
     }
-    timeout = float(options.settings.get("timeout_s", _TIMEOUT_S))
     return PaddleSession(worker, question, artifact, timeout)
 
 
@@ -53,22 +57,34 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def _timeout(settings: Mapping[str, str]) -> float:
+    given = settings.get("timeout_s", str(_TIMEOUT_S))
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        raise ConfigError(
+            "kunlun's timeout_s is a number of seconds above 0; found {value!r}.", value=given
+        )
+    return seconds
+
+
 def _device(worker: Client, asked: str) -> str:
-    """`xpu:N` or `cpu`; a chip is taken where there is one and nothing else is asked."""
-    family = "xpu" if asked.isdigit() else asked.partition(":")[0]
-    if family not in ("", "cpu", "xpu"):
+    """`xpu:N` or `cpu`; the CPU stands in only where no device is named."""
+    named = _NAMED.fullmatch(asked)
+    if named is None:
         raise ConfigError("kunlun runs on cpu or xpu:N; found device {device!r}.", device=asked)
-    if family == "cpu":
+    if asked == "cpu":
         return "cpu"
     try:
         count = int(worker.ask({"verb": "about"}, timeout_s=_TIMEOUT_S)[0]["xpus"])
     except Refusal as error:
         raise ExecutionError("Paddle does not start: {cause}.", cause=error.reason) from error
-    number = asked.partition(":")[2] or (asked if asked.isdigit() else "0")
-    if count > int(number):
+    number = int(named["number"] or named["alone"] or 0)
+    if count > number:
         return f"xpu:{number}"
-    # An id alone comes from a bundle made for "the first device", which here is the CPU.
-    if family == "" or asked.isdigit():
+    if not asked:
         return "cpu"
     raise BackendUnavailableError(
         "Paddle sees {count} Kunlun chips; device {device!r} is not one of them.",
@@ -88,6 +104,7 @@ class PaddleSession(Closing):
         self.inputs: tuple[TensorInfo, ...] = artifact.inputs
         self.outputs: tuple[TensorInfo, ...] = artifact.outputs
         self.device: str = question["options"]["device"]
+        self.remark = "Paddle on this machine's CPU, not the chip" if self.device == "cpu" else ""
         self._worker: Client | None = worker
         self._question, self._timeout_s = question, timeout_s
         self._feeds = [str(name) for name in artifact.meta["feeds"]]
