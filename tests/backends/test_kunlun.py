@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -305,3 +306,31 @@ def test_a_part_of_it_or_changed_files_are_compiled_anew(tmp_path: Path) -> None
     (tmp_path / "net.pdiparams").unlink()
     assert original(whole) is None
     assert original(mlp()) is None
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "7", '{"model": 1}', "[" * 100_000])
+def test_a_note_that_is_not_the_frontends_is_no_original(text: str) -> None:
+    model = mlp()
+    model.metadata_props[KEY] = text
+
+    assert original(model) is None
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_in_place_of_a_file_is_not_opened(tmp_path: Path) -> None:
+    model = from_paddle(tmp_path)
+    (tmp_path / "net.json").unlink()
+    os.mkfifo(tmp_path / "net.json")
+
+    assert original(model) is None
+
+
+def test_an_onnx_file_cannot_name_files_to_take_in_its_place(tmp_path: Path) -> None:
+    from autoglm.frontends.onnx import Onnx
+
+    model = from_paddle(tmp_path)
+    proto = ir.to_proto(model)
+
+    for source in (model, proto, proto.SerializeToString()):
+        assert original(Onnx().load(source)) is None
+    assert KEY in model.metadata_props

@@ -58,26 +58,37 @@ def original(model: ir.Model) -> Original | None:
     text = model.metadata_props.get(KEY)
     if not text:
         return None
-    raw = json.loads(text)
-    found = Original(
-        Path(raw["model"]),
-        Path(raw["params"]) if raw["params"] else None,
-        raw["sha256"],
-        tuple(raw["inputs"]),
-        tuple(raw["outputs"]),
-        tuple(raw["feeds"]),
-    )
+    found = _read(text)
+    if found is None:
+        return None
     inputs = tuple(info.name for info in input_infos(model))
     outputs = tuple(info.name for info in output_infos(model))
     whole = (inputs, outputs) == (found.inputs, found.outputs)
     return found if whole and _unchanged(found) else None
 
 
+def _read(text: str) -> Original | None:
+    try:
+        raw = json.loads(text)
+        return Original(
+            Path(raw["model"]),
+            Path(raw["params"]) if raw["params"] else None,
+            dict(raw["sha256"]),
+            tuple(raw["inputs"]),
+            tuple(raw["outputs"]),
+            tuple(raw["feeds"]),
+        )
+    except (KeyError, TypeError, ValueError, RecursionError):  # not written by our frontend
+        return None
+
+
 def _unchanged(found: Original) -> bool:
     paths = [path for path in (found.model, found.params) if path is not None]
     try:
-        return all(_sha256(path) == found.sha256.get(path.name) for path in paths)
-    except OSError:  # moved away since: the converted model is still at hand
+        return all(
+            path.is_file() and _sha256(path) == found.sha256.get(path.name) for path in paths
+        )
+    except (OSError, ValueError):  # moved away since: the converted model is still at hand
         return False
 
 

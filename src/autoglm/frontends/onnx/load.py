@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
 
+_PADDLE = "autoglm.paddle"
+
 
 def load(source: object) -> ir.Model:
     """The model behind a path, serialized bytes, a ModelProto or an `ir.Model` (never changed)."""
@@ -170,6 +172,8 @@ def _prepare(model: ir.Model) -> ir.Model:
     from autoglm.frontends.onnx.functions import inline
     from autoglm.frontends.opset import raise_opset
 
+    # Says which files may replace the model: the paddle frontend's word, never that of a source.
+    model.metadata_props.pop(_PADDLE, None)
     _weights_are_not_inputs(model)
     name_nodes(model)
     inline(model)
