@@ -402,6 +402,20 @@ def test_a_failing_execution_is_explained(tmp_path: Path, atc: Path, acl: Any) -
             session.run(feeds(cnn()))
 
 
+def test_an_output_larger_than_its_room_is_refused(
+    tmp_path: Path, atc: Path, acl: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = batched()
+    artifact = compiled(model, tmp_path / "out", settings={"input_shape": "x:2,4"})
+
+    with Ascend().open(artifact, tmp_path / "out", RunOptions()) as session:
+        monkeypatch.setattr(
+            acl.mdl, "get_cur_output_dims", lambda desc, index: ({"dims": [3, 5]}, 0)
+        )
+        with pytest.raises(ExecutionError, match=r"\[3, 5\] takes 60 bytes; .* room for 40"):
+            session.run({"x": np.zeros((2, 4), np.float32)})
+
+
 def test_a_batch_that_is_a_gear_runs_and_another_is_refused(
     tmp_path: Path, atc: Path, acl: Any
 ) -> None:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +173,30 @@ def test_a_model_is_built_in_a_child_and_computes_what_it_says(
     (expected,) = autoglm.run(model, {"x": x}, backend="onnxruntime").values()
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["magicmind.log", "model.mm"]
+
+
+def test_threads_that_share_a_session_get_their_own_answers(
+    tmp_path: Path, magicmind: None
+) -> None:
+    b = Builder(opset=11)
+    model = b.model(b.op("Relu", b.input("x", (3,))))
+    artifact = compiled(model, tmp_path / "out")
+
+    with Cambricon().open(artifact, tmp_path / "out", RunOptions()) as session:
+        import magicmind.python.runtime as mm
+
+        slow = mm.Queue.sync
+
+        def sync(queue: Any) -> Any:
+            time.sleep(0.01)
+            return slow(queue)
+
+        with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(4) as pool:
+            patch.setattr(mm.Queue, "sync", sync)
+            feeds = [{"x": np.full(3, n, np.float32)} for n in range(12)]
+            found = list(pool.map(session.run, feeds))
+
+    assert [next(iter(f.values())).tolist() for f in found] == [[n] * 3 for n in range(12)]
 
 
 def test_int8_is_calibrated_with_the_samples(tmp_path: Path, magicmind: None) -> None:

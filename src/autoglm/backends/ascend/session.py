@@ -178,10 +178,20 @@ class OmSession(Closing):
             )
         dtype, shape = to_numpy(_DTYPES[held]), tuple(dims["dims"])
         wanted = int(np.prod(shape)) * dtype.itemsize
+        memory, size = self._out[1][index]
+        if wanted > size:
+            raise ExecutionError(
+                "Output {name!r} of shape {shape} takes {wanted} bytes; the offline model gave "
+                "room for {size}.",
+                hint="Compile the model again.",
+                name=info.name,
+                shape=list(shape),
+                wanted=wanted,
+                size=size,
+            )
         host = _made(acl.rt.malloc_host(max(wanted, 1)), "acl.rt.malloc_host")
         try:
-            memory, size = self._out[1][index]
-            code = acl.rt.memcpy(host, wanted, memory, min(wanted, size), _TO_HOST)
+            code = acl.rt.memcpy(host, wanted, memory, wanted, _TO_HOST)
             check(code, "acl.rt.memcpy")
             array = np.frombuffer(acl.util.ptr_to_bytes(host, wanted), dtype).reshape(shape)
             return array.astype(to_numpy(info.dtype))

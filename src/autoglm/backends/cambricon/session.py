@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,7 @@ class MluSession(Closing):
 
     def __init__(self, mm: Any, path: Path, artifact: Artifact, number: int) -> None:
         self.inputs, self.outputs = artifact.inputs, artifact.outputs
+        self._gate = threading.Lock()
         self._device = mm.Device()
         self._device.id = number
         _ok(self._device.active(), "Device.active")
@@ -65,11 +68,15 @@ class MluSession(Closing):
 
     def run(self, feeds: Feeds) -> dict[str, Value]:
         """Copy in, enqueue, wait, copy out."""
-        if self._context is None:
-            raise ExecutionError("The session is closed.", hint="Open the artifact again.")
         checked = check_feeds(self.inputs, feeds)
+        with self._gate:
+            if self._context is None:
+                raise ExecutionError("The session is closed.", hint="Open the artifact again.")
+            return self._run(checked)
+
+    def _run(self, feeds: Mapping[str, Value]) -> dict[str, Value]:
         for tensor, name, dtype in zip(self._tensors, self._names, self._types, strict=True):
-            array = np.ascontiguousarray(checked[name])
+            array = np.ascontiguousarray(feeds[name])
             if array.dtype == np.int64 and dtype == self._narrow:
                 array = _narrowed(name, array)
             _ok(tensor.from_numpy(array), "ITensor.from_numpy")
@@ -86,8 +93,9 @@ class MluSession(Closing):
 
     def close(self) -> None:
         """Give back what the device holds, last made first."""
-        self._tensors = []
-        self._context = self._engine = self._model = self._queue = self._device = None
+        with self._gate:
+            self._tensors = []
+            self._context = self._engine = self._model = self._queue = self._device = None
 
 
 def _narrowed(name: str, array: Any) -> Any:
