@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from autoglm.backends.sophon import Sophon
 from autoglm.backends.sophon.bmodel import Description, describe, matched
-from autoglm.backends.sophon.compile import steps, telling, write_calibration, write_table
+from autoglm.backends.sophon.compile import (
+    failure,
+    keep_log,
+    steps,
+    telling,
+    write_calibration,
+    write_table,
+)
 from autoglm.backends.sophon.model import rename_edges, stamp, write_model
 from autoglm.backends.sophon.toolkit import PROVEN, unproven
 from autoglm.errors import (
@@ -124,6 +132,74 @@ def test_edges_get_plain_names() -> None:
     names = rename_edges(network())
 
     assert (names.inputs, names.outputs) == (("in0",), ("out0",))
+
+
+def test_the_models_own_in0_and_out0_make_room(tmp_path: Path) -> None:
+    made = model(
+        helper.make_node("Relu", ["x/data 0"], ["in0"]),
+        helper.make_node("Neg", ["in0"], ["out1"]),
+        helper.make_node("Add", ["in0", "out1"], ["out0"]),
+    )
+    made.graph.outputs.insert(0, made.graph.node(1).outputs[0])
+    x = np.random.default_rng(1).standard_normal((1, 3, 8, 8), np.float32)
+
+    names = write_model(made, tmp_path / "model.onnx")
+
+    copy = onnx.load(str(tmp_path / "model.onnx"))
+    onnx.checker.check_model(copy)
+    assert names.outputs == ("out0", "out1")
+    assert [o.name for o in copy.graph.output] == ["out0", "out1"]
+    assert np.array_equal(answers(ir.from_proto(copy), {"in0": x}), -np.maximum(x, 0))
+
+
+def test_an_output_given_twice_is_refused_as_that() -> None:
+    made = network()
+    made.graph.outputs.append(made.graph.outputs[0])
+
+    with pytest.raises(CompileError, match="twice"):
+        rename_edges(made)
+
+
+@pytest.mark.parametrize("op", ["ReduceMean", "ReduceSum", "ReduceMax"])
+def test_a_reduction_over_no_axis_stays_one(op: str) -> None:
+    made = model(helper.make_node(op, ["x/data 0"], ["y"], noop_with_empty_axes=1))
+    x = np.random.default_rng(1).standard_normal((1, 3, 8, 8), np.float32)
+
+    stamp(made)
+
+    assert np.array_equal(answers(made, {"x/data 0": x}), x)
+
+
+def test_a_square_over_no_axis_is_refused() -> None:
+    made = model(helper.make_node("ReduceSumSquare", ["x/data 0"], ["y"], noop_with_empty_axes=1))
+
+    with pytest.raises(CompileError, match="ReduceSumSquare that reduces over no axis"):
+        stamp(made)
+
+
+def test_integers_beyond_the_bmodels_type_are_refused_not_wrapped() -> None:
+    from autoglm.backends.sophon.inside.simulator import held
+
+    fits = np.array([-(2**31), 2**31 - 1], np.int64)
+
+    assert np.array_equal(held("in0", fits, np.dtype(np.int32)), fits)
+    for bad in (2**31, -(2**31) - 1):
+        with pytest.raises(ValueError, match="in0 holds"):
+            held("in0", np.array([0, bad], np.int64), np.dtype(np.int32))
+
+
+def test_a_failed_tools_log_outlives_the_work_folder(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    log = work / "model_deploy.log"
+    log.write_text("RuntimeError: Op not support\n")
+    error = failure(["model_deploy.py"], 1, log, 5.0)
+
+    keep_log(error, tmp_path)
+    shutil.rmtree(work)
+
+    assert Path(error.facts["log"]).read_text() == "RuntimeError: Op not support\n"
+    assert error.facts["log"] in error.hint
 
 
 def test_the_partition_itself_is_not_changed(tmp_path: Path) -> None:

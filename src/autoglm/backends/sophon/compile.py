@@ -52,6 +52,9 @@ def compile_model(model: ir.Model, options: CompileOptions, out: Path) -> Artifa
         found = inspect(environment, target, work)
         outputs = matched(found, len(names.outputs))
         (work / ENTRY).replace(out / ENTRY)
+    except CompileError as error:
+        keep_log(error, out)
+        raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return Artifact(
@@ -160,12 +163,21 @@ def failure(argv: Sequence[str], status: int, log: Path, timeout_s: float) -> Co
         cause = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
     return CompileError(
         "{program} failed ({cause}): {line}",
+        hint="The whole log is in {log}.",
         program=argv[0],
         cause=cause,
         line=telling(whole),
+        log=str(log),
         argv=list(argv),
         tail=whole[-_TAIL:],
     )
+
+
+def keep_log(error: CompileError, out: Path) -> None:
+    """Move the log that the error names out of the work folder, which goes."""
+    log = Path(str(error.facts.get("log", "")))
+    if log.is_file():
+        error.facts["log"] = str(log.replace(out / log.name))
 
 
 def telling(text: str) -> str:

@@ -17,6 +17,9 @@ OPSETS, IR_VERSION = (17, 19), 8
 # Revised in another way than by new attributes or inputs: an older opset would say something else.
 _CHANGED = frozenset({"GroupNormalization", "GridSample"})
 
+# Over no axis they give what they are given; the others still square, or take a logarithm.
+_PLAIN_REDUCTIONS = {"ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum"}
+
 
 @dataclass(frozen=True, slots=True)
 class Names:
@@ -95,27 +98,47 @@ def _lower(node: ir.Node) -> None:
     """Axes of a reduction as an attribute and an even Split without its count, as before 18; a sum
     of two as Add.
     """
-    import onnx_ir as ir
-
-    from autoglm.rewrite.values import ints, static
+    from autoglm.rewrite.values import static
 
     if node.domain not in ("", "ai.onnx"):
         return
-    if node.op_type.startswith("Reduce") and node.op_type != "ReduceSum":
-        axes = node.inputs[1] if len(node.inputs) > 1 else None
-        found = ints(axes)
-        if axes is not None and not found:
-            return
-        if found:
-            node.attributes["axes"] = ir.AttrInt64s("axes", found)
-        node.resize_inputs(1)
-        node.attributes.pop("noop_with_empty_axes", None)
+    if node.op_type.startswith("Reduce"):
+        _lower_reduction(node)
     if node.op_type == "Sum" and len(node.inputs) == 2:
         node.op_type = "Add"  # TPU-MLIR's Sum takes no constant
     if node.op_type == "Split" and "num_outputs" in node.attributes:
         shape = static(node.inputs[0])
         if shape and shape[node.attributes.get_int("axis", 0)] % len(node.outputs) == 0:
             node.attributes.pop("num_outputs")
+
+
+def _lower_reduction(node: ir.Node) -> None:
+    import onnx_ir as ir
+
+    from autoglm.rewrite.values import ints
+
+    axes = node.inputs[1] if len(node.inputs) > 1 else None
+    found = ints(axes)
+    if axes is not None and found is None:
+        return
+    if not found and node.attributes.get_int("noop_with_empty_axes", False):
+        # TPU-MLIR does not know the attribute and would reduce over everything.
+        if node.op_type not in _PLAIN_REDUCTIONS:
+            raise CompileError(
+                "TPU-MLIR takes no {op} that reduces over no axis; found one in {name!r}.",
+                op=node.op_type,
+                name=node.name or "",
+            )
+        node.op_type = "Identity"
+        node.resize_inputs(1)
+        node.attributes.clear()
+        return
+    if node.op_type == "ReduceSum":
+        return  # takes its axes as an input in OPSETS too
+    if found:
+        node.attributes["axes"] = ir.AttrInt64s("axes", found)
+    node.resize_inputs(1)
+    node.attributes.pop("noop_with_empty_axes", None)
 
 
 def _fits(node: ir.Node, opset: int, target: int) -> bool:
@@ -141,17 +164,45 @@ def rename_edges(model: ir.Model) -> Names:
     """
     inputs = [v for v in model.graph.inputs if v.name not in model.graph.initializers]
     given = {id(v) for v in model.graph.inputs}
-    outputs = model.graph.outputs
-    for index, value in enumerate(inputs):
-        value.name = f"in{index}"
+    outputs = list(model.graph.outputs)
     for index, value in enumerate(outputs):
-        if id(value) in given or value.producer() is None or value.name == f"out{index - 1}":
+        if id(value) in given or value.producer() is None:
             raise CompileError(
                 "TPU-MLIR takes no graph whose output {name!r} is computed by no node.",
                 name=value.name or "",
             )
-        value.name = f"out{index}"
+        if any(value is earlier for earlier in outputs[:index]):
+            raise CompileError(
+                "TPU-MLIR takes no graph that gives its output {name!r} twice.",
+                name=value.name or "",
+            )
+    edges = {f"in{i}": v for i, v in enumerate(inputs)}
+    edges |= {f"out{i}": v for i, v in enumerate(outputs)}
+    _make_room(model, set(edges))
+    for name, value in edges.items():
+        value.name = name
     return Names(
         tuple(v.name or "" for v in inputs),
         tuple(v.name or "" for v in outputs),
     )
+
+
+def _make_room(model: ir.Model, wanted: set[str]) -> None:
+    """Give whatever holds one of these names another."""
+    values = [
+        value
+        for graph in model.graphs()
+        for value in (
+            *graph.inputs,
+            *graph.initializers.values(),
+            *(v for node in graph for v in node.outputs),
+        )
+    ]
+    taken = wanted | {v.name or "" for v in values}
+    for value in values:
+        name = value.name or ""
+        if name in wanted:
+            while name in taken:
+                name += "_"
+            taken.add(name)
+            value.name = name

@@ -38,7 +38,7 @@ def answer(net: Any, feeds: Any) -> bytes:
         value = feeds[tensor.name]
         if value.size != tensor.data.size:
             raise ValueError(f"{tensor.name} has {value.size} elements, not {tensor.data.size}")
-        tensor.data.reshape(-1)[:] = value.reshape(-1).astype(tensor.data.dtype)
+        tensor.data.reshape(-1)[:] = held(tensor.name, value.reshape(-1), tensor.data.dtype)
         shapes.append(list(value.shape))
     found = net.forward_dynamic(shapes)
     sink = io.BytesIO()
@@ -46,6 +46,19 @@ def answer(net: Any, feeds: Any) -> bytes:
         sink, **{t.name: shaped(t, shape) for t, shape in zip(net.outputs, found, strict=True)}
     )
     return sink.getvalue()
+
+
+def held(name: str, value: Any, dtype: Any) -> Any:
+    """The values in the BModel's type, which has no 64-bit integers; never wrapped."""
+    if value.dtype.kind in "iu" and dtype.kind in "iu" and value.size:
+        limits = np.iinfo(dtype)
+        least, most = int(value.min()), int(value.max())
+        if least < limits.min or most > limits.max:
+            raise ValueError(
+                f"{name} holds {least} to {most}; the BModel takes {dtype.name} there,"
+                f" {limits.min} to {limits.max}"
+            )
+    return value.astype(dtype)
 
 
 def shaped(tensor: Any, shape: Any) -> Any:
