@@ -166,3 +166,54 @@ def test_an_operator_that_is_not_onnx_s_own_is_refused() -> None:
 
     with pytest.raises(CompileError, match="'magic': Magic is not ONNX's own"):
         to_half(model, "fp16")
+
+
+@pytest.mark.parametrize(
+    ("op", "given", "attributes"),
+    [
+        ("ConstantOfShape", np.array([3], np.int64), {}),
+        ("ConstantOfShape", np.array([3], np.int64), {"value": 0.5}),
+        ("HannWindow", np.array(3, np.int64), {}),
+        ("MelWeightMatrix", None, {}),
+        ("RandomUniform", None, {"shape": [3]}),
+        ("RandomNormal", None, {"shape": [3]}),
+        ("Constant", None, {"value_floats": [0.5, 1.0, 2.0]}),
+        ("Constant", None, {"value_float": 0.5}),
+    ],
+)
+@pytest.mark.parametrize(("precision", "opset"), [("fp16", 18), ("bf16", 18), ("bf16", 22)])
+def test_a_float32_that_is_only_implied_becomes_half_precision_too(
+    op: str, given: Any, attributes: dict[str, Any], precision: str, opset: int
+) -> None:
+    helper, float32 = onnx.helper, onnx.TensorProto.FLOAT
+    if "value" in attributes:
+        attributes = {"value": helper.make_tensor("v", float32, [1], [attributes["value"]])}
+    numbers_of = {"MelWeightMatrix": [4, 16, 8000, 0, 4000]}.get(op, [])
+    held = [onnx.numpy_helper.from_array(np.array(n, np.int64), f"c{n}") for n in numbers_of]
+    if op == "MelWeightMatrix":
+        held[3:] = [
+            onnx.numpy_helper.from_array(np.array(n, np.float32), f"c{n}") for n in (0, 4000)
+        ]
+    if given is not None:
+        held = [onnx.numpy_helper.from_array(given, "given")]
+    nodes = [
+        helper.make_node(op, [t.name for t in held], ["made"], name="made", **attributes),
+        helper.make_node("Add", ["x", "made"], ["y"], name="add"),
+    ]
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes, "g", [value("x", float32, [1])], [value("y", float32, None)], held
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+    model = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
+
+    half = to_half(model, precision)
+
+    made = ir.to_proto(half)
+    onnx.checker.check_model(made, full_check=True)
+    del made.graph.value_info[:]  # what the nodes themselves give, not what was written beside them
+    typed = onnx.shape_inference.infer_shapes(made, check_type=True, strict_mode=True)
+    kinds = {v.name: v.type.tensor_type.elem_type for v in typed.graph.value_info}
+    (add,) = [n for n in made.graph.node if n.op_type == "Add"]
+    wanted = {"fp16": onnx.TensorProto.FLOAT16, "bf16": onnx.TensorProto.BFLOAT16}[precision]
+    assert {kinds[name] for name in add.input} == {wanted}

@@ -22,7 +22,9 @@ _DTYPES = {
 }
 _FLOAT = ir.DataType.FLOAT
 # Attributes that name the dtype of an output.
-_NAMED = ("to", "dtype", "output_dtype")
+_NAMED = ("to", "dtype", "output_dtype", "output_datatype")
+# Those of them that mean float32, or the dtype of an input, where they are not written.
+_IMPLIED = ("dtype", "output_datatype")
 
 
 def to_half(model: ir.Model, precision: str, *, opset: int = 0) -> ir.Model:
@@ -83,21 +85,31 @@ class _Half:
         for index, value in enumerate(node.inputs):
             if value in self.floats and not self._takes(schema, schema.inputs, index):
                 node.replace_input_with(index, self._raised(graph, node, value))
-        for name in _NAMED:
-            if name in node.attributes and node.attributes[name].value == int(_FLOAT):
-                node.attributes[name] = ir.AttrInt64(name, int(self.low))
-        held = node.attributes.get("value")  # of ConstantOfShape and Constant
-        if held is not None and held.type is ir.AttributeType.TENSOR:
-            tensor = held.as_tensor()
-            if tensor.dtype == _FLOAT:
-                node.attributes["value"] = ir.AttrTensor("value", self._rounded(tensor))
+        if schema.outputs and self._takes(schema, schema.outputs, 0):
+            self._say_half(node, schema)
         for index, value in enumerate(node.outputs):
             if value not in self.floats:
                 continue
-            if self._takes(schema, schema.outputs, index):
+            # What an operator stashes for training stays as stash_type says.
+            stashed = index > 0 and "stash_type" in schema.attributes
+            if self._takes(schema, schema.outputs, index) and not stashed:
                 value.type = ir.TensorType(self.low)
             else:
                 self._lower_after(graph, node, value)
+
+    def _say_half(self, node: ir.Node, schema: Any) -> None:
+        """Attributes that say float32, written or by default, say half precision."""
+        attributes, gives = node.attributes, node.outputs[0] in self.floats
+        for name in _NAMED:
+            implied = gives and name in _IMPLIED and name in schema.attributes
+            written = name in attributes
+            if attributes[name].value == int(_FLOAT) if written else implied:
+                attributes[name] = ir.AttrInt64(name, int(self.low))
+        tensor = _constant_of(node) if gives else None
+        if tensor is not None:
+            for name in ("value_float", "value_floats"):
+                attributes.pop(name, None)
+            attributes["value"] = ir.AttrTensor("value", self._rounded(tensor))
 
     def _schema(self, node: ir.Node) -> Any:
         import onnx
@@ -180,3 +192,17 @@ class _Half:
         high = self._cast(graph, last, value, _FLOAT, before=False)
         high.name = name
         graph.outputs[index] = high
+
+
+def _constant_of(node: ir.Node) -> ir.TensorProtocol | None:
+    """The float32 tensor that a Constant or ConstantOfShape is made of, written or not."""
+    if node.op_type == "ConstantOfShape" and "value" not in node.attributes:
+        return ir.Tensor(np.zeros(1, np.float32))
+    for name in ("value_float", "value_floats"):
+        if node.op_type == "Constant" and name in node.attributes:
+            return ir.Tensor(np.asarray(node.attributes[name].value, np.float32))
+    held = node.attributes.get("value")
+    if held is None or held.type is not ir.AttributeType.TENSOR:
+        return None
+    tensor = held.as_tensor()
+    return tensor if tensor.dtype == _FLOAT else None
