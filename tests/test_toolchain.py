@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -85,3 +87,48 @@ def test_arguments_are_never_read_by_a_shell(tmp_path: Path) -> None:
     )
 
     assert done.tail == "$(touch x); `id`"
+
+
+def test_a_file_that_is_no_program_says_why_it_does_not_start(tmp_path: Path) -> None:
+    program = tmp_path / "atc"
+    program.write_bytes(b"\x7fELF broken")
+    program.chmod(0o755)
+
+    with pytest.raises(BackendUnavailableError, match=r"cannot be started.*Exec format error"):
+        toolchain.run([str(program)], log=tmp_path / "log")
+
+
+def test_a_missing_folder_is_not_taken_for_a_missing_program(tmp_path: Path) -> None:
+    with pytest.raises(BackendUnavailableError, match=r"cannot be started.*nowhere"):
+        toolchain.run(python(""), log=tmp_path / "log", cwd=tmp_path / "nowhere")
+
+
+def test_a_signal_without_a_name_is_given_by_its_number(tmp_path: Path) -> None:
+    with pytest.raises(CompileError, match=r"\(signal 40\)"):
+        toolchain.run(python("import os; os.kill(os.getpid(), 40)"), log=tmp_path / "log")
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGKILL])
+def test_a_program_dies_with_whoever_runs_it(tmp_path: Path, stop: signal.Signals) -> None:
+    beat = tmp_path / "beat"
+    inner = f"import time\nwhile True: open({str(beat)!r}, 'a').write('.'); time.sleep(0.05)"
+    outer = f"""
+import sys
+from pathlib import Path
+from autoglm import toolchain
+toolchain.run([sys.executable, "-c", {inner!r}], log=Path({str(tmp_path / "log")!r}))
+"""
+    owner = subprocess.Popen(python(outer))
+    try:
+        until = time.monotonic() + 60
+        while not beat.exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        assert beat.exists()
+    finally:
+        owner.send_signal(stop)
+        owner.wait()
+
+    time.sleep(0.5)
+    size = beat.stat().st_size
+    time.sleep(0.5)
+    assert beat.stat().st_size == size

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -48,3 +50,25 @@ def test_work_within_the_limits_is_left_alone(limits: str) -> None:
     done = run(f"with watchdog({limits}, report=report): print('done')")
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+
+
+def test_a_passed_deadline_ends_a_compiler_and_what_it_started(tmp_path: Path) -> None:
+    beat = tmp_path / "beat"
+    inner = f"import time\nwhile True: open({str(beat)!r}, 'a').write('.'); time.sleep(0.05)"
+    # As a wrapper script does, and in a process group of its own, as some do.
+    middle = f"""
+import subprocess, sys
+subprocess.run([sys.executable, "-c", {inner!r}], process_group=0)
+"""
+    done = run(f"""
+from pathlib import Path
+from autoglm import toolchain
+with watchdog(3, None, report=report):
+    toolchain.run([sys.executable, "-c", {middle!r}], log=Path({str(tmp_path / "log")!r}))
+""")
+
+    assert done.returncode == TABLE["limit"].exit
+    assert done.stderr.strip() == "error: No answer after 3 s, the limit of this run."
+    size = beat.stat().st_size
+    time.sleep(0.5)
+    assert beat.stat().st_size == size

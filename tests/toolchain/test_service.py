@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,3 +73,46 @@ def test_a_late_one_is_killed(service: Service) -> None:
 def test_a_program_that_is_not_there_says_so(tmp_path: Path) -> None:
     with pytest.raises(BackendUnavailableError, match="cannot be started"):
         Service([str(tmp_path / "nothing")], log=tmp_path / "log").ask(b"x", timeout_s=1)
+
+
+def test_one_that_never_reads_is_late_however_long_the_question(tmp_path: Path) -> None:
+    deaf = Service([sys.executable, "-c", "import time; time.sleep(600)"], log=tmp_path / "log")
+
+    with pytest.raises(ExecutionError, match=r"no answer within 0\.5 s"):
+        deaf.ask(bytes(8 << 20), timeout_s=0.5)
+
+
+def test_one_that_stalls_amid_its_answer_is_late(tmp_path: Path) -> None:
+    code = "import os, sys, time; os.write(int(sys.argv[-1]), bytes([0, 0, 1, 0])); time.sleep(600)"
+    slow = Service([sys.executable, "-c", code], log=tmp_path / "log")
+
+    with pytest.raises(ExecutionError, match=r"no answer within 0\.5 s"):
+        slow.ask(b"one", timeout_s=0.5)
+
+
+def test_closing_does_not_wait_for_the_answer(service: Service) -> None:
+    service.ask(b"one", timeout_s=60)
+    errors: list[ExecutionError] = []
+
+    def ask() -> None:
+        try:
+            service.ask(b"hang", timeout_s=600)
+        except ExecutionError as error:
+            errors.append(error)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    time.sleep(0.2)
+    service.close()
+    asking.join(timeout=10)
+
+    assert "SIGKILL" in str(errors)
+
+
+def test_a_memory_limit_holds_in_it(tmp_path: Path) -> None:
+    greedy = Service(
+        [sys.executable, "-c", "bytearray(2 << 30)"], log=tmp_path / "log", memory_bytes=512 << 20
+    )
+
+    with pytest.raises(ExecutionError, match="MemoryError"):
+        greedy.ask(b"one", timeout_s=60)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from autoglm.errors import LimitError
+from autoglm.toolchain import kill_all
 
 _PERIOD_S = 0.05
 _CLEAN_UP_S = 2.0
@@ -74,12 +75,14 @@ def _watch(
 
 
 def _clean_up() -> None:
-    """Remove temporary folders, as a normal exit would; bounded, for an engine may hang in its
-    own.
+    """End programs and remove temporary folders, as a normal exit would; bounded, for an engine
+    may hang in its own.
     """
+    kill_all()
     exits = threading.Thread(target=atexit._run_exitfuncs, daemon=True)
     exits.start()
     exits.join(_CLEAN_UP_S)
+    kill_all()  # the main thread went on meanwhile, and may have started another
 
 
 def _passed(

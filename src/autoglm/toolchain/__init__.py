@@ -10,15 +10,20 @@ import resource
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from autoglm.errors import BackendUnavailableError, CompileError
 from autoglm.vendor_errors import explain
 
 _TAIL_BYTES = 4096
 _READ_BYTES = 4 << 20  # of each end of a log, for the translator
+_PR_SET_PDEATHSIG = 1
+live: set[int] = set()  # each leads the session of one program that runs now
+os.register_at_fork(after_in_child=live.clear)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +60,11 @@ def run(
                 env=dict(env) if env is not None else None,
                 cwd=cwd,
                 start_new_session=True,
-                preexec_fn=_limit(memory_bytes) if memory_bytes else None,
+                preexec_fn=before_exec(memory_bytes, with_thread=True),
             )
-        except FileNotFoundError as error:
-            raise BackendUnavailableError(
-                "Program {program} is not installed.",
-                hint="Install the vendor's toolkit, or put its bin folder on PATH.",
-                program=argv[0],
-            ) from error
+        except OSError as error:
+            raise _not_started(argv[0], error, cwd) from error
+        live.add(child.pid)
         try:
             code = child.wait(timeout=timeout_s)
         except subprocess.TimeoutExpired as error:
@@ -71,9 +73,10 @@ def run(
         except BaseException:
             _end(child)
             raise
+        finally:
+            live.discard(child.pid)
     if code != 0:
-        cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-        raise _failure(argv, log, cause)
+        raise _failure(argv, log, ending(code))
     return Completed(tuple(argv), code, time.monotonic() - started, log, tail(log))
 
 
@@ -121,15 +124,75 @@ def _failure(argv: Sequence[str], log: Path, cause: str) -> CompileError:
     )
 
 
-def _limit(memory_bytes: int):  # type: ignore[no-untyped-def]
+def _not_started(program: str, error: OSError, cwd: Path | None) -> BackendUnavailableError:
+    if isinstance(error, FileNotFoundError) and (cwd is None or cwd.is_dir()):
+        return BackendUnavailableError(
+            "Program {program} is not installed.",
+            hint="Install the vendor's toolkit, or put its bin folder on PATH.",
+            program=program,
+        )
+    return BackendUnavailableError(
+        "Program {program} cannot be started: {cause}.", program=program, cause=str(error)
+    )
+
+
+def ending(code: int) -> str:
+    """A return code in words; most real-time signals have no name."""
+    if code >= 0:
+        return f"exit status {code}"
+    with contextlib.suppress(ValueError):
+        return f"signal {signal.Signals(-code).name}"
+    return f"signal {-code}"
+
+
+def kill_all() -> None:
+    """Kill every program that runs now, for a process that is about to end without cleaning up."""
+    for leader in list(live):
+        kill_session(leader)
+
+
+def kill_session(leader: int) -> None:
+    """Kill a program and whatever it started, also what it gave process groups of their own."""
+    with contextlib.suppress(OSError):
+        os.killpg(leader, signal.SIGKILL)
+    for pid in [int(name) for name in os.listdir("/proc") if name.isdigit()]:
+        with contextlib.suppress(OSError):
+            if os.getsid(pid) == leader:
+                os.kill(pid, signal.SIGKILL)
+
+
+def before_exec(memory_bytes: int | None, *, with_thread: bool) -> Callable[[], None] | None:
+    """What a child does between fork and exec: little, for other threads' locks are held there.
+
+    `with_thread`: it dies with the thread that started it, which is what the kernel calls parent.
+    """
+    if not memory_bytes and not with_thread:
+        return None
+    prctl, parent = _prctl(), os.getpid()
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    most = memory_bytes or hard
+    if hard != resource.RLIM_INFINITY:
+        most = min(most, hard)
+
     def apply() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+        if memory_bytes:
+            resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        if with_thread:
+            prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            if os.getppid() != parent:  # it died before the line above
+                os._exit(1)
 
     return apply
 
 
+@cache
+def _prctl() -> Callable[..., Any]:
+    import ctypes
+
+    function: Callable[..., Any] = ctypes.CDLL(None).prctl
+    return function
+
+
 def _end(child: subprocess.Popen[bytes]) -> None:
-    # The compiler's own children die with it: it leads a session of its own.
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL)
+    kill_session(child.pid)
     child.wait()

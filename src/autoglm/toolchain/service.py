@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing as mp
-import os
-import signal
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
@@ -15,10 +13,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from autoglm.errors import BackendUnavailableError, ExecutionError
-from autoglm.toolchain import tail
+from autoglm.toolchain import before_exec, ending, kill_session, live, tail
 
 ANSWER, FAILURE = b"+", b"-"
 _LINGER_S = 5.0
+_AGAIN_S = 0.1
 
 
 class Service:
@@ -33,8 +32,10 @@ class Service:
         log: Path,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
+        memory_bytes: int | None = None,
     ) -> None:
         self._argv, self._log, self._env, self._cwd = list(argv), log, env, cwd
+        self._memory_bytes = memory_bytes
         self._child: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
         self._lock = threading.Lock()
@@ -45,25 +46,46 @@ class Service:
         """
         with self._lock:
             pipe = self._pipe or self._start()
+            late = threading.Event()
+            # Neither sending nor receiving has a limit of its own; its death ends both.
+            timer = threading.Timer(timeout_s, self._kill, [late])
+            timer.daemon = True
+            timer.start()
             try:
                 pipe.send_bytes(message)
-                if not pipe.poll(timeout_s):
-                    self._end()
-                    raise self._failure(f"no answer within {timeout_s:g} s")
                 reply = pipe.recv_bytes()
             except (EOFError, OSError) as error:
-                raise self._failure(self._end()) from error
+                cause = self._end()
+                if late.is_set():
+                    cause = f"no answer within {timeout_s:g} s"
+                raise self._failure(cause) from error
             except BaseException:
                 self._end()
                 raise
+            finally:
+                timer.cancel()
+                timer.join()  # or it might kill while the next question is asked
+            if late.is_set():
+                self._end()
         if reply[:1] == FAILURE:
             raise self._failure("it answered", reply[1:].decode("utf-8", "replace"))
         return reply[1:]
 
     def close(self) -> None:
-        """End the program; may be called twice."""
-        with self._lock:
+        """End the program, also while it is asked; may be called twice."""
+        while not self._lock.acquire(timeout=_AGAIN_S):
+            self._kill()
+        try:
             self._end()
+        finally:
+            self._lock.release()
+
+    def _kill(self, late: threading.Event | None = None) -> None:
+        if late is not None:
+            late.set()
+        child = self._child
+        if child is not None and child.returncode is None:
+            kill_session(child.pid)
 
     def _start(self) -> Connection:
         near, far = mp.Pipe()
@@ -78,6 +100,8 @@ class Service:
                     cwd=self._cwd,
                     pass_fds=(far.fileno(),),
                     start_new_session=True,
+                    # It outlives the thread that asks first; it sees the pipe close.
+                    preexec_fn=before_exec(self._memory_bytes, with_thread=False),
                 )
             except OSError as error:
                 raise BackendUnavailableError(
@@ -87,6 +111,7 @@ class Service:
                 ) from error
             finally:
                 far.close()
+        live.add(self._child.pid)
         self._pipe = near
         return near
 
@@ -100,12 +125,10 @@ class Service:
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(timeout=_LINGER_S if child.poll() is None else 0)
         code = child.poll()
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
+        kill_session(child.pid)
         child.wait()
-        if code is None:
-            return "it was stopped"
-        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+        live.discard(child.pid)
+        return "it was stopped" if code is None else ending(code)
 
     def _failure(self, cause: str, line: str = "") -> ExecutionError:
         last = line or tail(self._log)
