@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from autoglm.errors import BackendUnavailableError, ConfigError, LimitError
+from autoglm.errors import BackendUnavailableError, ConfigError, LimitError, WriteError
 from autoglm.toolchain import environment, pythons
 from autoglm.toolchain.environment import find, home, install, recipes, remove, require
 
@@ -137,3 +137,38 @@ def test_a_program_on_path_of_another_version_is_not_taken(
 
     with pytest.raises(BackendUnavailableError):
         pythons.find_python(["3.1000"], "small")
+
+
+def test_a_tree_that_cannot_be_removed_stops_an_install_and_does_not_count_as_there(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(folder)
+    made = install("small")
+
+    def fail(path: Path, **_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.rmtree", fail)
+        with pytest.raises(WriteError, match="Permission denied"):
+            install("small", force=True)
+
+    assert made.folder.exists()
+    assert find("small") is None
+    assert install("small") == made
+
+
+def test_a_release_candidate_of_pyenv_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for version in ("3.1000.9", "3.1000.0rc1", "3.1000.10"):
+        program = tmp_path / "versions" / version / "bin" / "python"
+        program.parent.mkdir(parents=True)
+        program.write_text(f"#!/bin/sh\necho 3.1000\necho /of/{version}\n")
+        program.chmod(0o755)
+    pyenv = tmp_path / "pyenv"
+    pyenv.write_text(f"#!/bin/sh\necho {tmp_path}\n")
+    pyenv.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+
+    assert pythons.find_python(["3.1000"], "small") == Path("/of/3.1000.10")

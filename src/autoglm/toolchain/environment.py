@@ -176,7 +176,8 @@ def install(name: str, *, progress: Progress | None = None, force: bool = False)
         _need_space(asked)
         python = find_python(asked.python, name)
         folder = home(name)
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            _delete(folder)
         try:
             _build(asked, python, folder, progress or (lambda _: None))
         except BaseException:
@@ -194,9 +195,19 @@ def remove(name: str) -> bool:
     with _locked(name):
         found = _folders(name)
         for folder in found:
-            (folder / _MARK).unlink(missing_ok=True)
-            shutil.rmtree(folder)
+            _delete(folder)
     return bool(found)
+
+
+def _delete(folder: Path) -> None:
+    """The mark first: whatever is left then does not count as there."""
+    try:
+        (folder / _MARK).unlink(missing_ok=True)
+        shutil.rmtree(folder)
+    except OSError as error:
+        raise WriteError(
+            "{folder} cannot be written: {cause}.", folder=folder, cause=error.strerror
+        ) from error
 
 
 def _build(asked: Recipe, python: Path, folder: Path, progress: Progress) -> None:

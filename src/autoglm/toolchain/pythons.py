@@ -50,9 +50,9 @@ def _pyenv(version: str) -> list[Path]:
     """Newest first; a shim on PATH answers only for the versions that pyenv has switched on."""
     root = _ask("pyenv", "root")
     folder = Path(root[0]) if root else Path.home() / ".pyenv"
-    found = [p for p in (folder / "versions").glob(f"{version}.*") if p.name[-1].isdigit()]
-    newest = sorted(found, key=lambda p: int(p.name.rpartition(".")[2]), reverse=True)
-    return [p / "bin" / "python" for p in newest]
+    made = {p.name.rpartition(".")[2]: p for p in (folder / "versions").glob(f"{version}.*")}
+    newest = sorted((last for last in made if last.isdigit()), key=int, reverse=True)
+    return [made[last] / "bin" / "python" for last in newest]
 
 
 def _described(python: Path) -> tuple[str, Path] | None:
