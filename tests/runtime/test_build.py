@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from autoglm import registry, toolchain
 from autoglm.config import AdaptConfig
 from autoglm.errors import AutoGLMError, CompileError
 from autoglm.plan import Machine
+from autoglm.runtime.build import build
 from autoglm.runtime.prepare import load, plan_for
 from autoglm.runtime.refused import refused_nodes
 from autoglm.runtime.reproduce import FOLDER
@@ -209,3 +210,109 @@ def test_a_failure_that_only_calibration_shows_moves_the_whole_partition(
     assert dict(refused.reasons) == dict.fromkeys(partition.nodes, "int8: no scale for a tensor")
     assert refused.reproducers == ()
     assert refused.raised(error) is error
+
+
+@dataclass
+class Emulation:
+    """An emulated BM1684X whose compiler refuses one operator of its own table."""
+
+    name: str = "emulation"
+    bad: str = "MaxPool"
+    calibrated: list[set[str]] = field(default_factory=list)
+    api_version: int = 1
+
+    def probe(self) -> Sequence[Device]:
+        return []
+
+    def version(self) -> str:
+        return "1.0"
+
+    def capabilities(self, arch: str = "") -> Capabilities:
+        table = registry.backend("emulated").capabilities("bm1684x")
+        return replace(table, backend=self.name, speed=50.0)
+
+    def compile(self, model: ir.Model, options: CompileOptions, out: Path) -> Artifact:
+        for node in model.graph:
+            if node.op_type == self.bad:
+                raise CompileError("no kernel for {op}", op=self.bad)
+        made = registry.backend("emulated").compile(model, options, out)
+        if options.precision == "int8":
+            self.calibrated += [set(feed) for feed in options.calibration]
+        return replace(made, backend=self.name)
+
+    def open(self, artifact: Artifact, folder: Path, options: RunOptions) -> Session:
+        return registry.backend("emulated").open(artifact, folder, options)
+
+
+@pytest.fixture
+def emulation() -> Iterator[Emulation]:
+    made = Emulation()
+    registry.register_backend(made)
+    yield made
+    registry._load(registry.BACKENDS)[0].pop(made.name)
+
+
+# So small a model is quicker on the CPU, whatever the chip.
+PINS = dict.fromkeys(("first", "second", "third"), "emulation")
+
+
+@pytest.fixture(scope="module")
+def lacking(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three convolutions: after the first an operator that the chip lacks, then a MaxPool."""
+    b = models.Builder()
+    x = b.op("Conv", b.input("image", [1, 3, 32, 32]), b.weight(8, 3, 3, 3), name="first")
+    x = b.op("Acosh", b.op("Add", b.op("Relu", x), b.constant(1.5)), name="lacked")
+    x = b.op("Conv", x, b.weight(8, 8, 3, 3), name="second")
+    x = b.op("MaxPool", x, name="pool", kernel_shape=[2, 2], strides=[2, 2])
+    x = b.op("Conv", x, b.weight(8, 8, 3, 3), name="third")
+    path = tmp_path_factory.mktemp("models") / "lacking.onnx"
+    ir.save(b.model(x), path)
+    return path
+
+
+def test_int8_behind_fallbacks_is_calibrated_on_what_reaches_it(
+    lacking: Path, tmp_path: Path, emulation: Emulation
+) -> None:
+    result = autoglm.compile(
+        lacking,
+        tmp_path / "out",
+        backend="emulation",
+        precision="int8",
+        pins=PINS,
+        accept_accuracy=True,
+    )
+
+    ops = {n.name: n.op for n in result.report.graph.nodes}
+    assert {ops[node] for node in refused(result)} == {"MaxPool"}
+    placed = {n: p.backend for p in result.report.plan.partitions for n in p.nodes}
+    assert {name: placed[name] for name in PINS} == PINS
+    assert placed["lacked"] != "emulation" != placed["pool"]
+    assert len(set(map(frozenset, emulation.calibrated))) >= 3  # each part on its own inputs
+    got = autoglm.run(tmp_path / "out", image())
+    with autoglm.open(lacking, backend="onnxruntime") as session:
+        (expected,) = session.run(image()).values()
+    error = np.abs(next(iter(got.values())) - expected).max()
+    assert 0 < error < 0.05 * np.abs(expected).max()
+
+
+def test_a_model_opened_without_proof_is_calibrated_the_same_way(
+    lacking: Path, emulation: Emulation
+) -> None:
+    with autoglm.open(lacking, backend="emulation", precision="int8", pins=PINS) as session:
+        (got,) = session.run(image()).values()
+    with autoglm.open(lacking, backend="onnxruntime") as session:
+        (expected,) = session.run(image()).values()
+
+    assert 0 < np.abs(got - expected).max() < 0.05 * np.abs(expected).max()
+    assert len(set(map(frozenset, emulation.calibrated))) >= 3  # each part on its own inputs
+
+
+def test_a_sample_without_an_input_is_an_error(emulation: Emulation, tmp_path: Path) -> None:
+    config = AdaptConfig(backend="emulation", precision="int8")
+    b = models.Builder()
+    ir.save(b.model(b.op("Add", b.input("x", [2, 4]), b.input("y", [2, 4]))), tmp_path / "m.onnx")
+    planned = plan_for(load(tmp_path / "m.onnx", config), "emulation", config, Machine())
+    options = CompileOptions(precision="int8", calibration=[{"x": np.ones((2, 4), np.float32)}])
+
+    with pytest.raises(CompileError, match="sample 0 has no value for y"):
+        build(planned, options, tmp_path / "out", use_cache=False)

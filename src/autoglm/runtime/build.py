@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from autoglm.config import AdaptConfig
+    from autoglm.plan import Machine
     from autoglm.runtime.prepare import Loaded, Planned
 
 # One compile's share of the time that is left; the rest is for finding what it refuses.
@@ -42,11 +43,13 @@ def build(
 ) -> Built:
     """Compile every partition into `folder`.
 
-    `answers` are fp32 values of the boundary tensors for each calibration sample: a partition
-    inside the graph is calibrated on what really reaches it.
+    A partition inside the graph is calibrated on what really reaches it: the fp32 values of the
+    boundary tensors for each calibration sample, computed here where `answers` does not have them.
     """
     artifacts: dict[str, Artifact] = {}
     hits = 0
+    if options.calibration and len(planned.plan.partitions) > 1:
+        answers = _answers(planned, options.calibration, answers)
     for partition in planned.plan.partitions:
         model = part_of(planned, partition)
         place = folder / "artifacts" / partition.id
@@ -56,12 +59,7 @@ def build(
             precision=partition.precision,
             # Keys of one engine mean nothing to another.
             settings=options.settings if partition.backend == planned.plan.backend else {},
-            calibration=[
-                _calibration(partition, feed, known)
-                for feed, known in zip(options.calibration, answers, strict=bool(answers))
-            ]
-            if answers
-            else options.calibration,
+            calibration=_calibration(model, options.calibration, answers),
         )
         try:
             artifacts[partition.id], hit = compile_part(
@@ -78,6 +76,7 @@ def plan_and_build(
     loaded: Loaded,
     planned: Planned,
     config: AdaptConfig,
+    machine: Machine,
     options: CompileOptions,
     folder: Path,
     *,
@@ -90,7 +89,6 @@ def plan_and_build(
     The engine's own words become the reason of the fallback. Raises the engine's CompileError
     where the policy leaves no other place.
     """
-    from autoglm.plan.cost import Machine
     from autoglm.runtime.prepare import plan_for
     from autoglm.runtime.refused import refused_nodes
 
@@ -103,9 +101,10 @@ def plan_and_build(
             return planned, build(planned, limited, folder, answers=answers, use_cache=use_cache)
         except CompileError as error:
             shutil.rmtree(folder / "artifacts", ignore_errors=True)
-            partition = next(
-                p for p in planned.plan.partitions if p.id == error.facts.get("partition")
-            )
+            at = error.facts.get("partition")
+            partition = next((p for p in planned.plan.partitions if p.id == at), None)
+            if partition is None:
+                raise  # no engine said so
             refusal = refused_nodes(
                 planned, partition, options, folder, error, seconds=end - time.monotonic()
             )
@@ -114,13 +113,13 @@ def plan_and_build(
                 loaded,
                 planned.plan.backend,
                 config,
-                Machine(),
+                machine,
                 precision=planned.plan.precision,
                 refused=refused,
             )
             if again.plan.fit is Fit.NO or again.plan.partitions == planned.plan.partitions:
                 raise refusal.raised(error) from error
-            planned, answers = again, ()
+            planned = again
 
 
 def part_of(planned: Planned, partition: Partition) -> ir.Model:
@@ -164,9 +163,48 @@ def compile_part(
     return artifact, False
 
 
-def _calibration(partition: Partition, feed: Feeds, known: Mapping[str, Value]) -> Feeds:
-    values = {**known, **feed}
-    return {name: values[name] for name in partition.inputs if name in values}
+def crossing(planned: Planned) -> list[str]:
+    """The tensors at the edges of the plan's partitions that have to be computed."""
+    graph = planned.model.graph
+    given = {v.name for v in graph.inputs} | set(graph.initializers)
+    parts = planned.plan.partitions
+    return sorted({t for p in parts for t in (*p.inputs, *p.outputs)} - given)
+
+
+def _answers(
+    planned: Planned, calibration: Sequence[Feeds], known: Sequence[dict[str, Value]]
+) -> Sequence[dict[str, Value]]:
+    """`known`, computed anew where other tensors cross since the engines refused something."""
+    from autoglm.runtime.golden import Golden
+
+    tensors = crossing(planned)
+    inner = {t for p in planned.plan.partitions for t in p.inputs} & set(tensors)
+    if len(known) == len(calibration) and all(inner <= set(values) for values in known):
+        return known
+    with Golden(planned.model, tensors) as golden:
+        return [golden.run(feed) for feed in calibration]
+
+
+def _calibration(
+    model: ir.Model, samples: Sequence[Feeds], answers: Sequence[Mapping[str, Value]]
+) -> list[Feeds]:
+    """What each sample gives the inputs of one partition."""
+    from autoglm.rewrite.save import input_infos
+
+    needed = [info.name for info in input_infos(model) if info.kind != "optional"]
+    found: list[Feeds] = []
+    for number, feed in enumerate(samples):
+        values = {**(answers[number] if answers else {}), **feed}
+        lacking = [name for name in needed if name not in values]
+        if lacking:
+            raise CompileError(
+                "Calibration sample {number} has no value for {lacking}.",
+                hint="Every calibration file gives every input of the model.",
+                number=number,
+                lacking=", ".join(lacking),
+            )
+        found.append({i.name: values[i.name] for i in input_infos(model) if i.name in values})
+    return found
 
 
 def _identity(options: CompileOptions) -> dict[str, object]:

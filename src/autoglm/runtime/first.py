@@ -34,13 +34,14 @@ def open_first(loaded: Loaded, config: AdaptConfig, *, use_cache: bool = False) 
     precision = "fp32" if config.precision == "auto" else config.precision
     engines = [config.backend] if config.backend != "auto" else _engines()
     reasons: list[str] = []
-    for planned in _ranked(loaded, engines, config, precision, Machine()):
+    machine = Machine()
+    for planned in _ranked(loaded, engines, config, precision, machine):
         if planned.plan.fit is Fit.NO:
             reasons.append(f"{planned.plan.backend}: {_why(planned)}")
             continue
         try:
-            return _open(loaded, planned, config, precision, use_cache)
-        except BackendError as error:
+            return _open(loaded, planned, config, machine, precision, use_cache)
+        except (BackendError, UnsupportedOperatorError) as error:
             reasons.append(f"{planned.plan.backend}: {error}")
     raise UnsupportedOperatorError(
         "No engine here takes {model}: {reasons}.",
@@ -64,7 +65,12 @@ def _ranked(
 
 
 def _open(
-    loaded: Loaded, planned: Planned, config: AdaptConfig, precision: str, use_cache: bool
+    loaded: Loaded,
+    planned: Planned,
+    config: AdaptConfig,
+    machine: Machine,
+    precision: str,
+    use_cache: bool,
 ) -> PlanSession:
     # Removed when closed, collected, or at exit: a session nobody closes leaves nothing behind.
     folder = tempfile.TemporaryDirectory(prefix="autoglm-run-", ignore_cleanup_errors=True)
@@ -73,6 +79,7 @@ def _open(
             loaded,
             planned,
             config,
+            machine,
             options_of(config, precision, make_samplings(loaded.inputs, config).calibration),
             Path(folder.name),
             use_cache=use_cache,

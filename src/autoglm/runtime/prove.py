@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from autoglm.errors import AutoGLMError, LimitError
-from autoglm.runtime.build import plan_and_build
+from autoglm.runtime.build import crossing, plan_and_build
 from autoglm.runtime.candidate import Candidate, Samplings, Search, options_of
 from autoglm.runtime.certify import certify, first_divergence
 from autoglm.runtime.golden import Golden
@@ -47,7 +47,9 @@ def prove(search: Search, pool: Sequence[Candidate]) -> None:
         answers = whole
         if len(candidate.planned.plan.partitions) > 1:
             # What crosses its partitions may only exist after its own decompositions.
-            answers = _answers(candidate.planned.model, _crossing(candidate), search.samplings)
+            answers = _answers(
+                candidate.planned.model, crossing(candidate.planned), search.samplings
+            )
         _prove_one(search, candidate, answers, fastest_s)
         fastest_s = min(fastest_s, candidate.first_call_s)
 
@@ -88,13 +90,6 @@ def _answers(model: ir.Model, tensors: Sequence[str], samplings: Samplings) -> A
     with Golden(model, tensors) as golden:
         calibration = tuple(golden.run(f) for f in samplings.calibration) if tensors else ()
         return Answers(golden.engine, calibration, tuple(golden.run(f) for f in samplings.proof))
-
-
-def _crossing(candidate: Candidate) -> list[str]:
-    model = candidate.planned.model.graph
-    given = {v.name for v in model.inputs} | set(model.initializers)
-    parts = candidate.planned.plan.partitions
-    return sorted({t for p in parts for t in (*p.inputs, *p.outputs)} - given)
 
 
 def _prove_one(search: Search, candidate: Candidate, answers: Answers, fastest_s: float) -> None:
@@ -156,17 +151,18 @@ def _build_one(search: Search, candidate: Candidate, answers: Answers, fastest_s
         search.loaded,
         candidate.planned,
         config,
+        search.machine,
         options_of(config, candidate.precision, samplings.calibration, candidate.keep_high),
         place,
         answers=answers.calibration,
         use_cache=search.use_cache,
     )
     if (
-        set(_crossing(candidate)) - set(answers.proof[0])
+        set(crossing(candidate.planned)) - set(answers.proof[0])
         and len(candidate.planned.plan.partitions) > 1
     ):
         # Planned anew after a refusal: other tensors cross now.
-        answers = _answers(candidate.planned.model, _crossing(candidate), samplings)
+        answers = _answers(candidate.planned.model, crossing(candidate.planned), samplings)
     candidate.session = open_parts(
         candidate.planned.plan.partitions,
         candidate.built.artifacts,
