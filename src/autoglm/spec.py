@@ -286,6 +286,7 @@ class CompileOptions:
     calibration: Sequence[Feeds] = ()
     keep_high: frozenset[str] = frozenset()  # nodes (source names) that stay in fp32
     timeout_s: float = 600.0
+    memory_limit_bytes: int = 0  # address space of each compiler that is a program; 0 = no limit
     # False: the engine's own graph optimisation off, for reference and for fusion on/off
     optimize: bool = True
     # the engine's own keys, passed through
@@ -353,7 +354,12 @@ class Closing(ABC):
 
 @runtime_checkable
 class Backend(Protocol):
-    """The plug: one vendor or engine. Only `compile` and `open` may need its SDK."""
+    """The plug: one vendor or engine. Only `compile` and `open` may need its SDK.
+
+    It may also have `compile_identity(options: CompileOptions) -> Mapping[str, str]`: what of this
+    machine decides what `compile` gives (the chip that is here, the SDK's own build), for the
+    compile cache. Like `probe`, it never raises and never hangs.
+    """
 
     name: str
     api_version: int

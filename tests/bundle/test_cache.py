@@ -258,3 +258,13 @@ def test_a_full_disk_costs_the_entry_and_not_the_compile(
     assert names(root) == [key(0)]
     assert cache.get(key(0), root=root) is not None
     assert cache.get(key(1), root=root) is None
+
+
+@pytest.mark.parametrize("name", ["code.py", "deep/limits.toml", "deep/pack.json"])
+def test_our_own_code_and_tables_are_part_of_the_key(tmp_path: Path, name: str) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / name).write_text("one")
+    before = cache.sources_digest(tmp_path)
+    (tmp_path / name).write_text("two")
+
+    assert cache.sources_digest(tmp_path) != before

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from autoglm import registry, toolchain
 from autoglm.config import AdaptConfig
 from autoglm.errors import AutoGLMError, CompileError
 from autoglm.plan import Machine
-from autoglm.runtime.build import build
+from autoglm.runtime.build import build, compile_part
 from autoglm.runtime.prepare import load, plan_for
 from autoglm.runtime.refused import refused_nodes
 from autoglm.runtime.reproduce import FOLDER
@@ -316,3 +316,46 @@ def test_a_sample_without_an_input_is_an_error(emulation: Emulation, tmp_path: P
 
     with pytest.raises(CompileError, match="sample 0 has no value for y"):
         build(planned, options, tmp_path / "out", use_cache=False)
+
+
+class Local(Chip):
+    """A chip that compiles for what is here."""
+
+    here = "GPU A"
+
+    def compile_identity(self, options: CompileOptions) -> Mapping[str, str]:
+        return {"gpu": self.here}
+
+
+def test_the_cache_tells_calibration_files_and_machines_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTOGLM_CACHE_DIR", str(tmp_path / "cache"))
+    plug = Local("local", "abort", ())
+    told = tmp_path / "aipp.cfg"
+    told.write_text("one")
+    zeros = np.zeros((2, 4), np.float32)
+    plain = CompileOptions(calibration=[{"x": zeros}], settings={"engine": str(told)})
+    monkeypatch.setattr(plug, "compile", lambda m, o, out: _written(out))
+    registry.register_backend(plug)
+    places = iter(tmp_path / f"out{n}" for n in range(99))
+
+    def hit(options: CompileOptions) -> bool:
+        model = models.chain("Relu")
+        return compile_part(model, "local", options, next(places), use_cache=True)[1]
+
+    try:
+        assert [hit(plain), hit(plain)] == [False, True]
+        assert not hit(replace(plain, calibration=[{"x": zeros.view(np.int32)}]))
+        assert not hit(replace(plain, calibration=[{"x": zeros.reshape(4, 2)}]))
+        told.write_text("two")
+        assert not hit(plain)
+        plug.here = "GPU B"
+        assert [hit(plain), hit(plain)] == [False, True]
+    finally:
+        registry._load(registry.BACKENDS)[0].pop("local")
+
+
+def _written(out: Path) -> Artifact:
+    (out / "model.bin").write_text("compiled")
+    return Artifact("local", "binary", "model.bin", "chip 1.0", (), ())

@@ -29,6 +29,7 @@ MAX_BYTES = 16 << 30
 # An entry that was given out this recently may still be being copied, so it is never evicted.
 GRACE_S = 600.0
 _VERSION = 1
+_SOURCES = (".py", ".toml", ".json")
 _ENTRY, _FILES, _LOCK = "entry.json", "files", ".lock"
 _log = logging.getLogger("autoglm.cache")
 
@@ -216,9 +217,13 @@ def _own_sources() -> str:
     """Digest of our own code: another autoglm may compile the same graph otherwise."""
     import autoglm
 
+    return sources_digest(Path(str(autoglm.__file__)).parent)
+
+
+def sources_digest(home: Path) -> str:
+    """Digest of the code below `home`, and of the tables and limits that it reads."""
     digest = hashlib.sha256()
-    home = Path(str(autoglm.__file__)).parent
-    for path in sorted(home.rglob("*.py")):
+    for path in sorted(p for p in home.rglob("*") if p.suffix in _SOURCES):
         digest.update(path.relative_to(home).as_posix().encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()

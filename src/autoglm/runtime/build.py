@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -11,9 +12,11 @@ from typing import TYPE_CHECKING
 
 from autoglm import registry
 from autoglm.errors import CompileError
-from autoglm.spec import Artifact, CompileOptions, Feeds, Fit, Partition, Value
+from autoglm.spec import Artifact, Backend, CompileOptions, Feeds, Fit, Partition, Value
 
 if TYPE_CHECKING:
+    import hashlib
+
     import onnx_ir as ir
 
     from autoglm.config import AdaptConfig
@@ -145,7 +148,7 @@ def compile_part(
 
         key = cache.cache_key(
             graph_digest=model_digest(model),
-            config=_identity(options),
+            config={**_identity(options), "local": _local(plug, options)},
             backend=backend,
             toolkit=plug.version(),
             driver=_driver(),
@@ -211,13 +214,10 @@ def _identity(options: CompileOptions) -> dict[str, object]:
     """What of the options changes the artifact; calibration data by its content."""
     import hashlib
 
-    import numpy as np
-
     digest = hashlib.sha256()
     for feed in options.calibration:
         for name in sorted(feed):
-            digest.update(name.encode())
-            digest.update(np.ascontiguousarray(feed[name]).tobytes())
+            _update(digest, name, feed[name])
     return {
         "precision": options.precision,
         "device": options.device,
@@ -227,8 +227,38 @@ def _identity(options: CompileOptions) -> dict[str, object]:
         "keep_high": sorted(options.keep_high),
         "optimize": options.optimize,
         "settings": dict(sorted(options.settings.items())),
+        "files": {key: _content(value) for key, value in sorted(options.settings.items())},
         "calibration": digest.hexdigest() if options.calibration else "",
     }
+
+
+def _update(digest: hashlib._Hash, name: str, value: Value) -> None:
+    import numpy as np
+
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            _update(digest, f"{name}[{index}]", item)
+        return
+    array = np.asarray(value)
+    # The bytes of an object array are addresses.
+    data = repr(array.tolist()).encode() if array.dtype == object else array.tobytes()
+    digest.update(repr((name, str(array.dtype), array.shape, len(data))).encode())
+    digest.update(data)
+
+
+def _content(value: str) -> str:
+    """The digest of the file that a setting names; "" where it names none."""
+    import hashlib
+
+    if not os.path.isfile(value):
+        return ""
+    with open(value, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _local(plug: Backend, options: CompileOptions) -> dict[str, str]:
+    identity = getattr(plug, "compile_identity", None)
+    return dict(identity(options)) if identity else {}
 
 
 def _driver() -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +39,11 @@ class Ascend:
         from autoglm.backends.ascend.capabilities import table
 
         return table(arch)
+
+    def compile_identity(self, options: CompileOptions) -> Mapping[str, str]:
+        """The chip that ATC compiles for where none is asked for."""
+        here = [] if options.arch else self.probe()
+        return {"soc": next((d.name for d in here if d.present), "")}
 
     def compile(self, model: ir.Model, options: CompileOptions, out: Path) -> Artifact:
         """Compile to an offline model (OM) with ATC."""

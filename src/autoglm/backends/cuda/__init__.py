@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +39,10 @@ class Cuda:
         from autoglm.backends.cuda.capabilities import table
 
         return table(arch)
+
+    def compile_identity(self, options: CompileOptions) -> Mapping[str, str]:
+        """The GPUs here and their driver: an engine is built for them."""
+        return {d.id: f"{d.name} {d.facts.get('driver', '')}" for d in self.probe()}
 
     def compile(self, model: ir.Model, options: CompileOptions, out: Path) -> Artifact:
         """Build a TensorRT engine, or write the model for ONNX Runtime."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +40,13 @@ class Sophon:
         from autoglm.backends.sophon.capabilities import table
 
         return table(arch)
+
+    def compile_identity(self, options: CompileOptions) -> Mapping[str, str]:
+        """The installed environment, which its recipe's digest names."""
+        from autoglm.toolchain.environment import find
+
+        found = find("sophon")
+        return {"toolchain": found.folder.name if found else ""}
 
     def compile(self, model: ir.Model, options: CompileOptions, out: Path) -> Artifact:
         """Transform, calibrate where int8 is asked for, and deploy to a BModel."""
