@@ -194,6 +194,40 @@ def test_nodes_that_stay_high_are_not_rounded(
     assert not np.array_equal(kept, kept.astype(np.float16).astype(np.float32))
 
 
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_what_an_operator_has_in_float32_only_is_not_rounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    b = Builder(opset=17)
+    scales = b.constant(np.array([1, 1, 1.3, 1.3], np.float32))
+    x = b.input("x", [1, 1, 10, 10])
+    model = b.model(b.op("Resize", x, "", scales, mode="nearest"))
+    own(monkeypatch, table={"Resize": OpRule()})
+    artifact = compiled(tmp_path, model, precision=precision)
+
+    with EMULATED.open(artifact, tmp_path, RunOptions()) as session:  # type: ignore[attr-defined]
+        (found,) = session.run({"x": np.zeros((1, 1, 10, 10), np.float32)}).values()
+
+    assert found.shape == (1, 1, 13, 13)
+
+
+def test_a_weight_of_a_node_that_stays_high_is_exact_and_shared_ones_are_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    b = Builder(opset=17)
+    x, third = b.input("x", [1]), b.constant(np.array([1 / 3], np.float32))
+    model = b.model(b.op("Mul", x, third, name="low"), b.op("Mul", x, third, name="high"))
+    own(monkeypatch, table={"Mul": OpRule()})
+    keep = frozenset({"high"})
+    artifact = compiled(tmp_path, model, precision="fp16", keep_high=keep)
+
+    with EMULATED.open(artifact, tmp_path, RunOptions()) as session:  # type: ignore[attr-defined]
+        low, high = session.run({"x": np.ones(1, np.float32)}).values()
+
+    assert low[0] == np.float32(np.float16(1 / 3))
+    assert high[0] == np.float32(1 / 3)
+
+
 def test_int8_is_near_and_needs_calibration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

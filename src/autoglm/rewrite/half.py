@@ -46,6 +46,25 @@ def to_half(model: ir.Model, precision: str, *, opset: int = 0) -> ir.Model:
     return made
 
 
+def takes_half(node: ir.Node, index: int, precision: str) -> bool:
+    """Whether that input may be in half precision by the newest schema; unknown operators may."""
+    import onnx
+
+    try:
+        schema = onnx.defs.get_schema(node.op_type, node.domain)
+    except onnx.defs.SchemaError:
+        return True
+    return _allows(schema, schema.inputs, index, _DTYPES[precision][2])
+
+
+def _allows(schema: Any, formals: Any, index: int, wanted: str) -> bool:
+    text = formals[min(index, len(formals) - 1)].type_str
+    allowed = next(
+        (c.allowed_type_strs for c in schema.type_constraints if c.type_param_str == text), [text]
+    )
+    return wanted in allowed
+
+
 class _Half:
     """The conversion of one model: what its weights were, and the names it has."""
 
@@ -124,12 +143,7 @@ class _Half:
             ) from error
 
     def _takes(self, schema: Any, formals: Any, index: int) -> bool:
-        text = formals[min(index, len(formals) - 1)].type_str
-        allowed = next(
-            (c.allowed_type_strs for c in schema.type_constraints if c.type_param_str == text),
-            [text],
-        )
-        return self.text in allowed
+        return _allows(schema, formals, index, self.text)
 
     def _raised(self, graph: ir.Graph, node: ir.Node, value: ir.Value | None) -> ir.Value:
         assert value is not None

@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from autoglm.rewrite.facts import node_name, sources
+from autoglm.rewrite.half import takes_half
 
 ELEMENTS = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
 _CAST = 13  # the first Cast that knows bfloat16
 
 
 def round_to(model: ir.Model, precision: str, keep_high: Collection[str] = ()) -> None:
-    """Round, in place, inputs, weights and outputs of every node that is not in `keep_high`."""
+    """Round, in place, inputs, weights and outputs of every node that is not in `keep_high`.
+
+    A weight stays exact where an operator has it in float32 only, as Resize has its scales: a
+    rounded one would change shapes.
+    """
     element = ELEMENTS[precision]
     model.graph.opset_imports[""] = max(_CAST, model.graph.opset_imports[""])
     for graph in list(model.graphs()):
         nodes = list(graph)
-        for value in graph.initializers.values():
-            _round_weight(value, element)
+        for value in list(graph.initializers.values()):
+            exact = [
+                (node, index)
+                for node, index in value.uses()
+                if _is_high(node, keep_high) or not takes_half(node, index, precision)
+            ]
+            _round_weight(graph, value, element, exact)
         first = nodes[0] if nodes else None
         for value in graph.inputs if graph is model.graph else ():
             if first is not None and _is_float(value) and value.name not in graph.initializers:
                 _round_value(graph, value, element, before=first)
         for node in nodes:
-            if not keep_high or not {node_name(node), *sources(node)} & set(keep_high):
+            if not _is_high(node, keep_high):
                 for value in node.outputs:
                     if _is_float(value):
                         _round_value(graph, value, element, after=node)
@@ -37,10 +47,26 @@ def _is_float(value: ir.Value) -> bool:
     return value.dtype == ir.DataType.FLOAT and isinstance(value.type, ir.TensorType)
 
 
-def _round_weight(value: ir.Value, element: ir.DataType) -> None:
-    if value.const_value is not None and _is_float(value):
-        array = value.const_value.numpy().astype(element.numpy()).astype(np.float32)
-        value.const_value = ir.tensor(array, name=value.name)
+def _is_high(node: ir.Node, keep_high: Collection[str]) -> bool:
+    return bool(keep_high) and not {node_name(node), *sources(node)}.isdisjoint(keep_high)
+
+
+def _round_weight(
+    graph: ir.Graph, value: ir.Value, element: ir.DataType, exact: Sequence[tuple[ir.Node, int]]
+) -> None:
+    held = value.const_value
+    if held is None or not _is_float(value):
+        return
+    if exact:
+        if len(exact) == len(value.uses()) and not value.is_graph_output():
+            return
+        name = f"{value.name}/exact"
+        kept = ir.Value(name=name, shape=value.shape, type=value.type, const_value=held)
+        graph.register_initializer(kept)
+        for node, index in exact:
+            node.replace_input_with(index, kept)
+    array = held.numpy().astype(element.numpy()).astype(np.float32)
+    value.const_value = ir.tensor(array, name=value.name)
 
 
 def _round_value(
