@@ -10,6 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from autoglm.backends.ascend import Ascend
 from autoglm.backends.ascend.capabilities import table
 from autoglm.backends.ascend.compile import soc_version
 from autoglm.backends.ascend.flags import FLAGS, command, flags, gears
+from autoglm.config import AdaptConfig
 from autoglm.errors import (
     BackendUnavailableError,
     BundleError,
@@ -33,6 +35,7 @@ from autoglm.errors import (
     ExecutionError,
     InputError,
 )
+from autoglm.runtime.candidate import options_of
 from autoglm.spec import (
     CompileOptions,
     Device,
@@ -512,3 +515,10 @@ def test_an_unknown_engine_or_provider_option_is_refused(tmp_path: Path) -> None
         compiled(cnn(), tmp_path / "a", settings={"engine": "torch"})
     with pytest.raises(ConfigError, match="found precision_mode=fp8"):
         compiled(cnn(), tmp_path / "b", settings={"engine": "onnxruntime", "precision_mode": "fp8"})
+
+
+def test_a_memory_limit_holds_for_atc(tmp_path: Path, atc: Path, acl: Any) -> None:
+    config = AdaptConfig(memory_limit_bytes=16 << 20)
+
+    with pytest.raises(CompileError, match="atc failed"):
+        Ascend().compile(cnn(), replace(options_of(config, "fp32"), arch="Ascend910B4"), tmp_path)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from autoglm.backends.sophon import Sophon
+from autoglm.backends.sophon import Sophon, toolkit
 from autoglm.backends.sophon.bmodel import Description, describe, matched
 from autoglm.backends.sophon.compile import (
     failure,
@@ -34,6 +36,7 @@ from autoglm.errors import (
     InputError,
 )
 from autoglm.spec import CompileOptions, RunOptions, Verdict
+from autoglm.toolchain.environment import Environment
 
 INFO = """bmodel version: B.2.2+v1.7.beta.134
 chip: BM1684X
@@ -456,3 +459,17 @@ def test_the_wheel_is_not_edited() -> None:
     ) / "lib/third_party/libc.so.6"
     assert (package(environment) / "lib/third_party/libc.so.6").is_file()
     assert not (package(environment) / "lib" / "libcmodel.so").is_symlink()
+
+
+def test_a_fork_has_a_forge_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toolkit, "variables", lambda *_: {})
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    environment = Environment("sophon", tmp_path, tmp_path / "python", PROVEN)
+
+    ours = toolkit.forge(environment, "bm1684x", 1)
+    again = toolkit.forge(environment, "bm1684x", 1)
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    of_a_fork = toolkit.forge(environment, "bm1684x", 1)
+
+    assert ours is again
+    assert of_a_fork is not ours

@@ -137,6 +137,7 @@ def options_of(
         calibration=tuple(calibration) if precision == "int8" else (),
         keep_high=keep_high,
         timeout_s=config.timeout_s,
+        memory_limit_bytes=config.memory_limit_bytes,
         optimize=config.optimize,
         settings=dict(config.settings),
     )

@@ -59,7 +59,13 @@ def _by_atc(model: ir.Model, options: CompileOptions, out: Path) -> Artifact:
     lowered = lower_opset(model, document().newest)
     source = save_onnx(lowered, work / "model.onnx", alignment=options.memory_alignment)
     argv = command(str(source), str(work / "model"), soc, told)
-    toolchain.run(argv, log=out / "atc.log", timeout_s=options.timeout_s, cwd=work)
+    toolchain.run(
+        argv,
+        log=out / "atc.log",
+        timeout_s=options.timeout_s,
+        memory_bytes=options.memory_limit_bytes,
+        cwd=work,
+    )
     _keep_result(work, out, told)
     return Artifact(
         backend="ascend",

@@ -42,7 +42,12 @@ def compile_model(model: ir.Model, options: CompileOptions, out: Path) -> Artifa
     }
     (out / "order.json").write_text(json.dumps(order, indent=2), "utf-8")
     argv = [sys.executable, "-m", "autoglm.backends.cambricon.build", str(out / "order.json")]
-    toolchain.run(argv, log=out / "magicmind.log", timeout_s=options.timeout_s)
+    toolchain.run(
+        argv,
+        log=out / "magicmind.log",
+        timeout_s=options.timeout_s,
+        memory_bytes=options.memory_limit_bytes,
+    )
     (out / f"{_ENTRY}.part").rename(out / _ENTRY)
     for name in ("model.onnx", "model.data", "order.json", "calibration.npz"):
         (out / name).unlink(missing_ok=True)

@@ -95,6 +95,7 @@ def _build(model: ir.Model, options: CompileOptions, out: Path, reason: str) -> 
     }
     (out / "order.json").write_text(json.dumps(order, indent=2), "utf-8")
     argv = [sys.executable, "-m", "autoglm.backends.cuda.build", str(out / "order.json")]
+    # No memory limit: CUDA reserves more address space than any machine has memory.
     toolchain.run(argv, log=out / "tensorrt.log", timeout_s=options.timeout_s)
     (out / f"{_ENTRY}.part").rename(out / _ENTRY)
     for name in ("model.onnx", "model.data", "order.json"):

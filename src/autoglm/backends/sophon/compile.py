@@ -17,6 +17,7 @@ from autoglm.backends.sophon.model import Names, write_model
 from autoglm.backends.sophon.toolkit import facts_of, forge, installed, package, variables
 from autoglm.errors import CompileError, ConfigError, ExecutionError
 from autoglm.spec import Artifact, CompileOptions, Feeds
+from autoglm.toolchain import ending
 from autoglm.toolchain.environment import Environment
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def run_tool(
         "log": str(log),
         "timeout_s": options.timeout_s,
     }
-    service = forge(environment, target, options.threads)
+    service = forge(environment, target, options.threads, options.memory_limit_bytes)
     message = json.dumps(question).encode()
     try:
         answer = service.ask(message, timeout_s=options.timeout_s + _WAIT_S)
@@ -160,7 +161,7 @@ def failure(argv: Sequence[str], status: int, log: Path, timeout_s: float) -> Co
     if status == _ALARM:
         cause = f"no end after {timeout_s:g} s"
     else:
-        cause = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+        cause = ending(status)
     return CompileError(
         "{program} failed ({cause}): {line}",
         hint="The whole log is in {log}.",

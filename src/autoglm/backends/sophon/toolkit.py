@@ -180,14 +180,27 @@ def _link_programs(source: Path, target: Path) -> None:
             (target / entry.name).chmod(0o755)
 
 
-@cache
-def forge(environment: Environment, chip: str, threads: int) -> Service:
+def forge(environment: Environment, chip: str, threads: int, memory_bytes: int = 0) -> Service:
     """The process that has TPU-MLIR imported and forks for every tool; ends with ours."""
+    return _forge(environment, chip, threads, memory_bytes, os.getpid())
+
+
+@cache
+def _forge(
+    environment: Environment, chip: str, threads: int, memory_bytes: int, owner: int
+) -> Service:
     log = Path(tempfile.mkdtemp(prefix="autoglm-sophon-")) / "forge.log"
     argv = [str(environment.python), str(INSIDE / "forge.py")]
-    service = Service(argv, log=log, env=variables(environment, chip, threads))
-    atexit.register(shutil.rmtree, log.parent, ignore_errors=True)
-    atexit.register(service.close)
+    service = Service(
+        argv, log=log, env=variables(environment, chip, threads), memory_bytes=memory_bytes
+    )
+
+    def end() -> None:
+        if os.getpid() == owner:  # a fork inherits this, but not the forge
+            service.close()
+            shutil.rmtree(log.parent, ignore_errors=True)
+
+    atexit.register(end)
     return service
 
 
