@@ -217,3 +217,24 @@ def test_a_float32_that_is_only_implied_becomes_half_precision_too(
     (add,) = [n for n in made.graph.node if n.op_type == "Add"]
     wanted = {"fp16": onnx.TensorProto.FLOAT16, "bf16": onnx.TensorProto.BFLOAT16}[precision]
     assert {kinds[name] for name in add.input} == {wanted}
+
+
+def test_a_mean_that_is_stashed_in_float32_is_cast_and_not_only_called_half() -> None:
+    node = onnx.helper.make_node("LayerNormalization", ["x", "scale"], ["y", "mean"], name="norm")
+    value, float32 = onnx.helper.make_tensor_value_info, onnx.TensorProto.FLOAT
+    scale = onnx.numpy_helper.from_array(np.ones(4, np.float32), "scale")
+    graph = onnx.helper.make_graph(
+        [node],
+        "g",
+        [value("x", float32, [2, 4])],
+        [value("y", float32, [2, 4]), value("mean", float32, [2, 1])],
+        [scale],
+    )
+    opsets = [onnx.helper.make_opsetid("", 18)]
+    model = ir.from_proto(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10))
+
+    half = to_half(model, "bf16")
+
+    onnx.checker.check_model(ir.to_proto(half), full_check=True)
+    (norm,) = [n for n in half.graph if n.op_type == "LayerNormalization"]
+    assert [v.dtype for v in norm.outputs] == [ir.DataType.BFLOAT16, ir.DataType.FLOAT]
