@@ -11,6 +11,7 @@ import sys
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from types import SimpleNamespace as Spec
 from typing import Any
 
 import numpy as np
@@ -232,6 +233,73 @@ def test_the_worker_answers_a_failure_in_one_line(
 
     line = capsys.readouterr().out.strip()
     assert json.loads(line.removeprefix("autoglm-answer: "))["error"] == "failed"
+
+
+def _node(name: str, op: str, *inputs: str, calls: str = "", stream: bytes = b"") -> Any:
+    attr = {
+        "f": Spec(func=Spec(name=calls), list=Spec(func=[]), s=b""),
+        "output_stream": Spec(func=Spec(name=""), list=Spec(func=[]), s=stream),
+    }
+    return Spec(name=name, op=op, input=inputs, attr=attr)
+
+
+def _graph(*served: Any, restored: Any = (), **functions: Any) -> Any:
+    """A SavedModel as TensorFlow 2 writes it: one function serves, one saves and one restores."""
+    bodies = {
+        "serve": list(served),
+        "save": [_node("s", "SaveV2"), _node("m", "MergeV2Checkpoints")],
+        "restore": [_node("r", "RestoreV2"), *restored],
+        **functions,
+    }
+    library = [Spec(signature=Spec(name=name), node_def=body) for name, body in bodies.items()]
+    nodes = [
+        _node("x", "Placeholder"),
+        _node("call", "StatefulPartitionedCall", "x", calls="serve"),
+        _node("call_1", "StatefulPartitionedCall", "x", calls="save"),
+        _node("call_2", "StatefulPartitionedCall", "^x", calls="restore"),
+    ]
+    return Spec(
+        graph_def=Spec(node=nodes, library=Spec(function=library)),
+        saver_def=Spec(save_tensor_name="call_1:0", restore_op_name="call_2"),
+        signature_def={"serving_default": Spec(outputs={"y": Spec(name="call:0")})},
+        collection_def={},
+        object_graph_def=Spec(concrete_functions=["serve"]),
+    )
+
+
+def test_a_saved_models_own_saver_is_no_danger() -> None:
+    printed = _node("p", "PrintV2", stream=b"stderr")
+
+    assert worker().unsafe(_graph(_node("mul", "Mul"), printed)) == set()
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        *("PyFunc", "EagerPyFunc", "ReadFile", "WriteFile", "MatchingFiles", "Save", "SaveSlices"),
+        *("CreateSummaryFileWriter", "CreateSummaryDbWriter", "SaveDataset", "SaveDatasetV2"),
+        *("TextLineDataset", "TFRecordDataset", "FixedLengthRecordDatasetV2", "CSVDataset"),
+        *("InitializeTableFromTextFile", "InitializeTableFromTextFileV2", "WholeFileReaderV2"),
+        *("SaveV2", "RestoreV2", "MergeV2Checkpoints", "ExperimentalSqlDataset", "RpcServer"),
+    ],
+)
+def test_operators_that_reach_files_are_refused(op: str) -> None:
+    assert worker().unsafe(_graph(_node("n", op))) == {op}
+    assert worker().unsafe(_graph(uncalled=[_node("n", op)])) == {op}
+
+
+def test_a_print_into_a_file_is_refused() -> None:
+    printed = _node("p", "PrintV2", stream=b"file:///tmp/x")
+
+    assert worker().unsafe(_graph(printed)) == {"PrintV2"}
+
+
+def test_the_savers_functions_are_not_called_by_what_runs_on_loading() -> None:
+    call = _node("c", "PartitionedCall", calls="save")
+    old = _node("c", "save")
+
+    for graph in (_graph(call), _graph(old), _graph(restored=[call])):
+        assert worker().unsafe(graph) == {"SaveV2", "MergeV2Checkpoints"}
 
 
 @cache

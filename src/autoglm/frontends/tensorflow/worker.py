@@ -9,18 +9,30 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 MARK = "autoglm-answer: "
 USUAL = "serving_default"
-# They reach files, or run Python, when a graph is loaded or folded. A checkpoint's own SaveV2,
-# RestoreV2 and MergeV2Checkpoints are in every SavedModel and are not among them.
-UNSAFE = frozenset(
-    {"EagerPyFunc", "MatchingFiles", "PyFunc", "PyFuncStateless", "ReadFile", "WriteFile"}
+# They reach files or the network, or run Python, when a graph is loaded or folded: a deny-list, of
+# TensorFlow 2.21's operators.
+UNSAFE = re.compile(
+    r"(Eager)?PyFunc(Stateless)?|ReadFile|WriteFile|MatchingFiles|DumpTensor|RecordInput"
+    r"|Save|SaveSlices|Restore|RestoreSlice|DTensorRestoreV2|DistributedSave"
+    r"|CreateSummary(File|Db)Writer|FileSystemSetConfiguration|Rpc\w+|Debug(Identity|N)\w*"
+    r"|InitializeTableFromTextFile(V2)?|LoadAndRemapMatrix|GenerateVocabRemapping|Skipgram"
+    r"|(TextLine|TFRecord|FixedLengthRecord|WholeFile|LMDB)Reader(V2)?|Snapshot\w*"
+    r"|(Experimental)?((Save|Load|Snapshot|Cache|TextLine|TFRecord|FixedLengthRecord|CSV|LMDB|Sql"
+    r"|MatchingFiles)Dataset(V2)?|DatasetToTFRecord|ListSnapshotChunksDataset|DataService\w+"
+    r"|RegisterDataset(V2)?)"
 )
+# In every SavedModel, as its saver's own.
+SAVE, RESTORE = frozenset({"SaveV2", "MergeV2Checkpoints"}), frozenset({"RestoreV2"})
+_STARTUP = ("saved_model_main_op", "legacy_init_op")
 
 
 class Refused(Exception):
@@ -91,16 +103,72 @@ def from_keras(path: Path, saved: Path) -> Path:
 def signature(folder: Path, wanted: str) -> dict[str, Any]:
     """The signature that is taken, and all there are; the graph is read, not loaded."""
     graph = read_graph(folder)
-    used = {node.op for node in graph.graph_def.node}
-    used |= {n.op for f in graph.graph_def.library.function for n in f.node_def}
-    if used & UNSAFE:
-        raise Refused("unsafe", ops=sorted(used & UNSAFE))
+    refused = unsafe(graph)
+    if refused:
+        raise Refused("unsafe", ops=sorted(refused))
     known = sorted(name for name in graph.signature_def if not name.startswith("__"))
     if not wanted:
         wanted = USUAL if USUAL in known or len(known) != 1 else known[0]
     if wanted not in known:
         raise Refused("signature", signatures=known)
     return {"signature": wanted, "signatures": known}
+
+
+def unsafe(graph: Any) -> set[str]:
+    """The operators that a model of somebody else's is refused for."""
+    saver = graph.saver_def
+    restoring = reach(graph, [saver.restore_op_name])
+    starts = [o.name for s in graph.signature_def.values() for o in s.outputs.values()]
+    for key in _STARTUP:
+        starts += graph.collection_def[key].node_list.value if key in graph.collection_def else []
+    serving = reach(graph, starts, graph.object_graph_def.concrete_functions)
+    saving = reach(graph, [saver.save_tensor_name]) - restoring - serving
+    restoring -= serving
+    found = set()
+    for place, node in places(graph):
+        named = UNSAFE.fullmatch(node.op) is not None
+        written = node.op == "PrintV2" and node.attr["output_stream"].s.startswith(b"file:")
+        misplaced = (node.op in SAVE and place not in saving) or (
+            node.op in RESTORE and place not in restoring
+        )
+        if named or written or misplaced:
+            found.add(node.op)
+    return found
+
+
+def places(graph: Any) -> Iterator[tuple[tuple[str, str], Any]]:
+    """Every node with where it is: by its name, or by the function that holds it."""
+    for node in graph.graph_def.node:
+        yield ("node", node.name), node
+    for function in graph.graph_def.library.function:
+        for node in function.node_def:
+            yield ("function", function.signature.name), node
+
+
+def reach(graph: Any, starts: Iterable[str], functions: Iterable[str] = ()) -> set[tuple[str, str]]:
+    """The places that run for these tensors and functions."""
+    library = graph.graph_def.library.function
+    bodies: dict[tuple[str, str], Any] = {("node", n.name): [n] for n in graph.graph_def.node}
+    bodies |= {("function", f.signature.name): f.node_def for f in library}
+    todo = [("node", plain(name)) for name in starts] + [("function", n) for n in functions]
+    found: set[tuple[str, str]] = set()
+    while todo:
+        place = todo.pop()
+        if place in found or place not in bodies:
+            continue
+        found.add(place)
+        for node in bodies[place]:
+            todo += [("node", plain(i)) for i in node.input] if place[0] == "node" else []
+            for value in node.attr.values():
+                called = [value.func, *value.list.func]
+                todo += [("function", function.name) for function in called if function.name]
+            todo.append(("function", node.op))  # an old graph calls a function by its name
+    return found
+
+
+def plain(name: str) -> str:
+    """The node of a tensor or a control input."""
+    return name.removeprefix("^").partition(":")[0]
 
 
 def read_graph(folder: Path) -> Any:
