@@ -8,6 +8,7 @@ import contextlib
 import multiprocessing as mp
 import subprocess
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -17,7 +18,7 @@ from autoglm.toolchain import before_exec, ending, kill_session, live, tail
 
 ANSWER, FAILURE = b"+", b"-"
 _LINGER_S = 5.0
-_AGAIN_S = 0.1
+_LOOK_S = 0.05
 
 
 class Service:
@@ -39,6 +40,8 @@ class Service:
         self._child: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
         self._lock = threading.Lock()
+        self._due: float | None = None  # when the question asked now is late
+        self._due_lock = threading.Lock()
 
     def ask(self, message: bytes, *, timeout_s: float) -> bytes:
         """Its answer; ExecutionError where it fails, dies or is late. The next question starts it
@@ -46,26 +49,22 @@ class Service:
         """
         with self._lock:
             pipe = self._pipe or self._start()
-            late = threading.Event()
-            # Neither sending nor receiving has a limit of its own; its death ends both.
-            timer = threading.Timer(timeout_s, self._kill, [late])
-            timer.daemon = True
-            timer.start()
+            due = time.monotonic() + timeout_s
+            self._set_due(due)
             try:
                 pipe.send_bytes(message)
                 reply = pipe.recv_bytes()
             except (EOFError, OSError) as error:
-                cause = self._end()
-                if late.is_set():
-                    cause = f"no answer within {timeout_s:g} s"
+                late = time.monotonic() > due
+                ended = self._end()
+                cause = f"no answer within {timeout_s:g} s" if late else ended
                 raise self._failure(cause) from error
             except BaseException:
                 self._end()
                 raise
             finally:
-                timer.cancel()
-                timer.join()  # or it might kill while the next question is asked
-            if late.is_set():
+                self._set_due(None)
+            if time.monotonic() > due:  # it may have been killed just after it answered
                 self._end()
         if reply[:1] == FAILURE:
             raise self._failure("it answered", reply[1:].decode("utf-8", "replace"))
@@ -73,19 +72,33 @@ class Service:
 
     def close(self) -> None:
         """End the program, also while it is asked; may be called twice."""
-        while not self._lock.acquire(timeout=_AGAIN_S):
+        while not self._lock.acquire(timeout=_LOOK_S):
             self._kill()
         try:
             self._end()
         finally:
             self._lock.release()
 
-    def _kill(self, late: threading.Event | None = None) -> None:
-        if late is not None:
-            late.set()
+    def _kill(self) -> None:
         child = self._child
         if child is not None and child.returncode is None:
             kill_session(child.pid)
+
+    def _set_due(self, due: float | None) -> None:
+        with self._due_lock:
+            self._due = due
+
+    def _watch(self, child: subprocess.Popen[bytes]) -> None:
+        """Neither sending nor receiving has a limit of its own; the program's death ends both.
+
+        One thread for all questions: to start one for each would take longer than a short answer.
+        """
+        while self._child is child:
+            with self._due_lock:
+                if self._due is not None and time.monotonic() > self._due:
+                    kill_session(child.pid)
+                    return
+            time.sleep(_LOOK_S)
 
     def _start(self) -> Connection:
         near, far = mp.Pipe()
@@ -112,6 +125,7 @@ class Service:
             finally:
                 far.close()
         live.add(self._child.pid)
+        threading.Thread(target=self._watch, args=(self._child,), daemon=True).start()
         self._pipe = near
         return near
 
