@@ -66,6 +66,7 @@ class Service:
                 self._set_due(None)
             if time.monotonic() > due:  # it may have been killed just after it answered
                 self._end()
+                raise self._failure(f"no answer within {timeout_s:g} s")
         if reply[:1] == FAILURE:
             raise self._failure("it answered", reply[1:].decode("utf-8", "replace"))
         return reply[1:]
