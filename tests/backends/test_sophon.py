@@ -473,3 +473,14 @@ def test_a_fork_has_a_forge_of_its_own(tmp_path: Path, monkeypatch: pytest.Monke
 
     assert ours is again
     assert of_a_fork is not ours
+
+
+def test_an_environment_reached_by_a_link_is_used_by_its_real_place(tmp_path: Path) -> None:
+    wheel = tmp_path / "real" / "lib" / "python3.10" / "site-packages" / "tpu_mlir"
+    wheel.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    folder = tmp_path / "link"
+
+    found = toolkit.package(Environment("sophon", folder, folder / "bin" / "python", "1.30.2"))
+
+    assert found == wheel.resolve()

@@ -88,7 +88,8 @@ def package(environment: Environment) -> Path:
             name=NAME,
             folder=environment.folder,
         )
-    return found[0]
+    # Its real place: links to it outlive the way by which the environment was reached.
+    return found[0].resolve()
 
 
 def variables(environment: Environment, chip: str, threads: int = 0) -> dict[str, str]:
