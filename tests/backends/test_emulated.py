@@ -236,7 +236,7 @@ def test_int8_is_near_and_needs_calibration(
     got = answer(tmp_path / "low", precision="int8", calibration=(feed(1), feed(2)))
 
     assert 1e-4 < np.abs(got - exact).max() / np.abs(exact).max() < 0.05
-    with pytest.raises(CompileError, match="calibration"):
+    with pytest.raises(ConfigError, match="calibration"):
         compiled(tmp_path / "none", precision="int8")
 
 

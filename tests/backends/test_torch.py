@@ -21,6 +21,7 @@ from autoglm.errors import (
     BackendUnavailableError,
     BundleError,
     CompileError,
+    ConfigError,
     ExecutionError,
     InputError,
 )
@@ -249,7 +250,7 @@ def test_what_torch_cannot_say_is_refused_at_compile(tmp_path: Path) -> None:
 
 
 def test_int8_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CompileError, match="does not compile to int8"):
+    with pytest.raises(ConfigError, match="does not compile to int8"):
         Torch().compile(identity_model(), CompileOptions(precision="int8"), tmp_path)
 
 

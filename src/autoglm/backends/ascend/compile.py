@@ -12,6 +12,7 @@ from autoglm.backends.ascend.flags import command, flags
 from autoglm.backends.ascend.toolkit import missing, version
 from autoglm.catalog.chips import chips, plain
 from autoglm.catalog.documented import pick_chip
+from autoglm.catalog.precision import require_precision
 from autoglm.errors import CompileError, ConfigError
 from autoglm.spec import Artifact, CompileOptions, Device
 
@@ -96,14 +97,7 @@ def _keep_result(work: Path, out: Path, told: dict[str, str]) -> None:
 
 def _refuse(options: CompileOptions) -> None:
     chip = pick_chip("ascend", options.arch)
-    support = precisions(chip).get(options.precision)
-    if support is None or not support.ok:
-        raise ConfigError(
-            "ATC does not compile to {precision} for {chip}: {cause}.",
-            precision=options.precision,
-            chip=chip.name,
-            cause=support.reason if support else "fp32, fp16 or bf16",
-        )
+    require_precision(f"ascend {chip.name}", precisions(chip), options)
 
 
 def soc_version(arch: str, here: Sequence[Device] = ()) -> str:

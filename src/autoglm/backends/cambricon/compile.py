@@ -12,6 +12,7 @@ from autoglm.backends.cambricon.capabilities import OPSET, precisions
 from autoglm.backends.cambricon.config import MODES, builder_config
 from autoglm.backends.cambricon.toolkit import missing, version
 from autoglm.catalog.documented import pick_chip
+from autoglm.catalog.precision import require_precision
 from autoglm.errors import ConfigError
 from autoglm.spec import Artifact, CompileOptions, Feeds, TensorInfo
 
@@ -65,19 +66,8 @@ def compile_model(model: ir.Model, options: CompileOptions, out: Path) -> Artifa
 
 def _refuse(options: CompileOptions) -> None:
     chip = pick_chip("cambricon", options.arch)
-    support = precisions(chip).get(options.precision)
-    if options.precision not in MODES or support is None or not support.ok:
-        raise ConfigError(
-            "MagicMind does not build {precision} for {chip}: {cause}.",
-            precision=options.precision,
-            chip=chip.name,
-            cause=support.reason if support else f"known are {', '.join(MODES)}",
-        )
-    if options.precision == "int8" and not options.calibration:
-        raise ConfigError(
-            "int8 needs calibration data; found none.",
-            hint="Give representative inputs (calibration).",
-        )
+    known = {name: found for name, found in precisions(chip).items() if name in MODES}
+    require_precision(f"cambricon {chip.name}", known, options)
     if options.keep_high:
         raise ConfigError("MagicMind cannot keep single nodes in fp32.")
 

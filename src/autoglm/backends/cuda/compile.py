@@ -12,6 +12,7 @@ from autoglm.backends.cuda.capabilities import precisions, tensorrt
 from autoglm.backends.cuda.settings import build_order
 from autoglm.backends.cuda.toolkit import ENGINES, engine_version, missing
 from autoglm.catalog.documented import pick_chip
+from autoglm.catalog.precision import require_precision
 from autoglm.errors import ConfigError
 from autoglm.spec import Artifact, CompileOptions
 
@@ -120,13 +121,6 @@ def _strongly_typed() -> bool:
 
 def _refuse(options: CompileOptions) -> None:
     chip = pick_chip("cuda", options.arch)
-    support = precisions(chip).get(options.precision)
-    if support is None or not support.ok:
-        raise ConfigError(
-            "Backend cuda does not compile to {precision} for {chip}: {cause}.",
-            precision=options.precision,
-            chip=chip.name,
-            cause=support.reason if support else "fp32, fp16 or bf16",
-        )
+    require_precision(f"cuda {chip.name}", precisions(chip), options)
     if options.keep_high:
         raise ConfigError("Backend cuda cannot keep single nodes in fp32; backend torch can.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from autoglm.backends.emulated.engine import create
 from autoglm.backends.emulated.profile import Profile, profile, version
+from autoglm.catalog.precision import require_precision
 from autoglm.catalog.roofline import chip_machine, node_seconds
 from autoglm.catalog.work import value_bytes, work_of
 from autoglm.errors import CompileError, ConfigError
@@ -31,7 +32,7 @@ def compile_model(model: ir.Model, options: CompileOptions, out: Path) -> Artifa
     chip = profile(options.arch)
     settings(options)
     alignment = _alignment(chip, options)
-    _require_precision(chip, options)
+    require_precision(chip.chip.name, chip.table.precisions, options)
     facts = node_facts(model)
     inputs, outputs = input_infos(model), output_infos(model)
     _require_support(chip, facts, (*inputs, *outputs))
@@ -115,17 +116,6 @@ def _alignment(chip: Profile, options: CompileOptions) -> int:
             found=found,
         )
     return max(need, found)
-
-
-def _require_precision(chip: Profile, options: CompileOptions) -> None:
-    support = chip.table.precisions.get(options.precision)
-    if support is None or not support.ok:
-        raise ConfigError(
-            "{chip} does not compile to {precision}: {cause}.",
-            chip=chip.chip.name,
-            precision=options.precision,
-            cause=support.reason if support else "nothing says that it has it",
-        )
 
 
 def _require_support(chip: Profile, facts: list[NodeFacts], edges: tuple[TensorInfo, ...]) -> None:

@@ -11,7 +11,8 @@ from autoglm.backends.kunlun.calls import write_calls
 from autoglm.backends.kunlun.capabilities import PRECISIONS
 from autoglm.backends.kunlun.client import Refusal, client
 from autoglm.backends.kunlun.original import original
-from autoglm.errors import CompileError, ConfigError, ExecutionError
+from autoglm.catalog.precision import require_precision
+from autoglm.errors import CompileError, ExecutionError
 from autoglm.rewrite.save import input_infos, output_infos
 from autoglm.spec import Artifact, CompileOptions
 
@@ -23,13 +24,7 @@ _MODEL, _PARAMS = "model.json", "model.pdiparams"
 
 def compile_model(model: ir.Model, options: CompileOptions, out: Path) -> Artifact:
     """Compile into `out`; CompileError names the node that Paddle does not take."""
-    support = PRECISIONS.get(options.precision)
-    if support is None or not support.ok:
-        raise ConfigError(
-            "kunlun does not compile to {precision}: {cause}.",
-            precision=options.precision,
-            cause=support.reason if support else f"known are {', '.join(PRECISIONS)}",
-        )
+    require_precision("kunlun", PRECISIONS, options)
     worker = client()  # first: without the environment nothing else matters
     found = original(model)
     if found is not None:

@@ -18,7 +18,8 @@ from autoglm.backends.onnxruntime.options import (
 from autoglm.backends.onnxruntime.probe import cpu_identity, version
 from autoglm.backends.onnxruntime.session import create
 from autoglm.backends.onnxruntime.typed import unreachable
-from autoglm.errors import AutoGLMError, CompileError, ConfigError, ExecutionError
+from autoglm.catalog.precision import require_precision
+from autoglm.errors import AutoGLMError, CompileError, ExecutionError
 from autoglm.spec import Artifact, CompileOptions, TensorInfo
 
 if TYPE_CHECKING:
@@ -41,13 +42,7 @@ def compile_model(model: ir.Model, options: CompileOptions, out: Path) -> Artifa
     from autoglm.rewrite.save import input_infos, output_infos, weight_bytes
 
     require_engine()
-    support = precisions().get(options.precision)
-    if support is None or not support.ok:
-        raise ConfigError(
-            "onnxruntime does not compile to {precision}: {cause}.",
-            precision=options.precision,
-            cause=support.reason if support else f"known are {', '.join(precisions())}",
-        )
+    require_precision("onnxruntime", precisions(), options)
     inputs, outputs = input_infos(model), output_infos(model)
     lone = unreachable((*inputs, *outputs))
     if lone is not None:

@@ -128,11 +128,6 @@ def _static(
 ) -> None:
     from onnxruntime import quantization as q
 
-    if not options.calibration:
-        raise ConfigError(
-            "int8 needs calibration data; found none.",
-            hint="Give representative inputs (calibration), or ask for int8-dynamic.",
-        )
     transformer = any(node.op_type in _ATTENTION for node in model.graph.all_nodes())
     dot, amd64 = _int8_dot()
     folded = _folded(plain)

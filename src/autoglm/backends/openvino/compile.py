@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from autoglm.backends.openvino.engine import configuration, core, load, reason
 from autoglm.backends.openvino.probe import version
+from autoglm.catalog.precision import require_precision
 from autoglm.errors import CompileError, ConfigError
 from autoglm.spec import Artifact, CompileOptions, TensorInfo
 
@@ -46,13 +47,7 @@ def compile_model(model: ir.Model, options: CompileOptions, out: Path) -> Artifa
     from autoglm.rewrite.save import input_infos, output_infos
 
     core()
-    support = precisions().get(options.precision)
-    if support is None or not support.ok:
-        raise ConfigError(
-            "openvino does not compile to {precision}: {cause}.",
-            precision=options.precision,
-            cause=support.reason if support else f"known are {', '.join(precisions())}",
-        )
+    require_precision("openvino", precisions(), options)
     if options.keep_high and options.precision in ("bf16", "fp16"):
         raise ConfigError(
             "OpenVINO computes a whole model in {precision}; it cannot keep single nodes in fp32.",

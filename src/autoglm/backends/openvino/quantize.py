@@ -8,7 +8,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from autoglm.backends.openvino.engine import reason, without_telemetry
-from autoglm.errors import CompileError, ConfigError
+from autoglm.errors import CompileError
 from autoglm.spec import CompileOptions, TensorInfo
 
 if TYPE_CHECKING:
@@ -29,11 +29,6 @@ def quantize(
     options: CompileOptions,
 ) -> ov.Model:
     """The model in int8; CompileError where nncf fails."""
-    if options.precision == "int8" and not options.calibration:
-        raise ConfigError(
-            "int8 needs calibration data; found none.",
-            hint="Give representative inputs (calibration), or ask for int8-dynamic.",
-        )
     nncf = _nncf()
     ignored = nncf.IgnoredScope(names=_kept(converted, model, options.keep_high), validate=False)
     try:

@@ -15,7 +15,8 @@ from autoglm.backends.sophon.capabilities import QUANTIZE, TARGETS, chip_of, pre
 from autoglm.backends.sophon.flags import flags
 from autoglm.backends.sophon.model import Names, write_model
 from autoglm.backends.sophon.toolkit import facts_of, forge, installed, package, variables
-from autoglm.errors import CompileError, ConfigError, ExecutionError
+from autoglm.catalog.precision import require_precision
+from autoglm.errors import CompileError, ExecutionError
 from autoglm.spec import Artifact, CompileOptions, Feeds
 from autoglm.toolchain import ending
 from autoglm.toolchain.environment import Environment
@@ -36,7 +37,7 @@ def compile_model(model: ir.Model, options: CompileOptions, out: Path) -> Artifa
     from autoglm.rewrite.save import input_infos, output_infos
 
     chip = chip_of(options.arch)
-    _refuse(chip.name, precisions(chip), options)
+    require_precision(f"sophon {chip.name}", precisions(chip), options)
     environment = installed()
     inputs = input_infos(model)
     target = TARGETS[chip.name]
@@ -75,25 +76,6 @@ def compile_model(model: ir.Model, options: CompileOptions, out: Path) -> Artifa
             **facts_of(environment),
         },
     )
-
-
-def _refuse(chip: str, known: object, options: CompileOptions) -> None:
-    from autoglm.spec import Support
-
-    assert isinstance(known, dict)
-    support: Support | None = known.get(options.precision)
-    if support is None or not support.ok:
-        raise ConfigError(
-            "{chip} does not compute in {precision}: {cause}.",
-            chip=chip,
-            precision=options.precision,
-            cause=support.reason if support else f"known are {', '.join(known)}",
-        )
-    if options.precision == "int8" and not options.calibration:
-        raise ConfigError(
-            "int8 needs calibration data; found none.",
-            hint="Give representative inputs (calibration), or ask for fp16.",
-        )
 
 
 def steps(target: str, options: CompileOptions) -> list[list[str]]:

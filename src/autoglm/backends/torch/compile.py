@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoglm.backends.torch.probe import PRECISIONS, version
+from autoglm.catalog.precision import require_precision
 from autoglm.errors import BackendUnavailableError, CompileError
 from autoglm.rewrite.program import Program, prepared
 from autoglm.rewrite.save import input_infos, output_infos, save_onnx
@@ -32,13 +33,7 @@ def compile_model(model: ir.Model, options: CompileOptions, out: Path) -> Artifa
         raise CompileError(
             "Setting graphs is true or false; found {found!r}.", found=options.settings["graphs"]
         )
-    support = PRECISIONS.get(options.precision)
-    if support is None or not support.ok:
-        raise CompileError(
-            "PyTorch does not compile to {precision}: {reason}.",
-            precision=options.precision,
-            reason=support.reason if support else "fp32, fp16 or bf16",
-        )
+    require_precision("torch", PRECISIONS, options)
     model = prepared(model)
     _check(model)
     save_onnx(model, out / "model.onnx", alignment=options.memory_alignment)
