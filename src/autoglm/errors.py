@@ -5,7 +5,9 @@ AutoGLMError
 ├── InputError               ├── AccuracyError      ├── LimitError
 ├── BundleError              ├── CommunicatorError
 ├── BackendError ── BackendNotFoundError, BackendUnavailableError, CompileError, ExecutionError
-└── ServeError ── InvalidRequestError, ModelNotServedError, OverloadedError, DeadlineError
+└── ServeError ── InvalidRequestError, UnauthenticatedError, ForbiddenError, ModelNotServedError,
+                 TooLargeError, OverloadedError, CancelledRequestError, NotOfferedError,
+                 DrainingError, DeadlineError
 """
 
 from __future__ import annotations
@@ -48,8 +50,14 @@ TABLE: dict[str, Row] = {
     "communicator": Row(70, 500, "UNAVAILABLE"),
     "serve": Row(70, 500, "INTERNAL"),
     "invalid-request": Row(64, 400, "INVALID_ARGUMENT"),
+    "unauthenticated": Row(77, 401, "UNAUTHENTICATED"),
+    "forbidden": Row(77, 403, "PERMISSION_DENIED"),
     "model-not-served": Row(66, 404, "NOT_FOUND"),
+    "too-large": Row(64, 413, "INVALID_ARGUMENT"),
     "overloaded": Row(75, 429, "RESOURCE_EXHAUSTED"),
+    "cancelled": Row(75, 499, "CANCELLED"),
+    "not-offered": Row(69, 501, "UNIMPLEMENTED"),
+    "draining": Row(75, 503, "UNAVAILABLE"),
     "deadline": Row(75, 504, "DEADLINE_EXCEEDED"),
 }
 
@@ -190,6 +198,42 @@ class InvalidRequestError(ServeError):
     """The request is malformed."""
 
     code = "invalid-request"
+
+
+class UnauthenticatedError(ServeError):
+    """No valid key, token or certificate came with the request."""
+
+    code = "unauthenticated"
+
+
+class ForbiddenError(ServeError):
+    """The client is known, and may not do this."""
+
+    code = "forbidden"
+
+
+class TooLargeError(ServeError):
+    """The request is over a size limit; `facts` name it."""
+
+    code = "too-large"
+
+
+class CancelledRequestError(ServeError):
+    """The client went away before the answer."""
+
+    code = "cancelled"
+
+
+class NotOfferedError(ServeError):
+    """This server, or this model, does not offer what was asked."""
+
+    code = "not-offered"
+
+
+class DrainingError(ServeError):
+    """Starting, stopping, or every engine of the model is in quarantine."""
+
+    code = "draining"
 
 
 class ModelNotServedError(ServeError):

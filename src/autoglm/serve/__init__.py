@@ -1,0 +1,1 @@
+"""The gateway: one message, every protocol, the same answer."""

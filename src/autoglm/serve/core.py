@@ -1,0 +1,119 @@
+"""The one message of the gateway, and the contracts that hang on it.
+
+    transport --Request--> Gateway.infer --(guard, route, cache, pool, batcher)--> Response --> wire
+
+A transport knows its wire and nothing of models; the gateway knows models and nothing of wires.
+`autoglm.v1` (proto/) is the published form of these messages, field by field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+
+from autoglm.spec import TensorInfo, Value
+
+Parameter: TypeAlias = str | int | float | bool
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a transport saw of the peer, before anybody believes it."""
+
+    transport: str  # http | grpc | mqtt, or another registered name
+    address: str = ""  # the peer's address; "" where the wire has none (MQTT behind a broker)
+    authorization: str = ""  # "Bearer …" or an API key, as sent
+    certificate: str = ""  # subject of a verified client certificate
+    client_id: str = ""  # MQTT client id
+    headers: Mapping[str, str] = field(default_factory=dict)  # lower-case names
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Who asks, once believed; limits, routes and metrics are keyed by `name`."""
+
+    name: str = "anonymous"
+    credentials: Credentials = Credentials("")
+
+
+@dataclass(slots=True)
+class Request:
+    """One question. Inputs are arrays by tensor name, rows along the first axis."""
+
+    model: str
+    inputs: Mapping[str, Value]
+    version: str = ""  # a number, alias or label; "" = what the route says
+    id: str = ""
+    outputs: Sequence[str] = ()  # () = all
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    deadline: float | None = None  # time.monotonic() seconds
+    priority: int = 0  # higher first
+    client: Client = Client()
+    traceparent: str = ""  # W3C
+
+
+@dataclass(slots=True)
+class Response:
+    """One answer, in the model's own order of outputs."""
+
+    model: str
+    version: str
+    outputs: Mapping[str, Value]
+    id: str = ""
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What a client may know of one served version."""
+
+    name: str
+    version: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    state: str  # loading | ready | unloading | failed
+    digest: str = ""
+    engines: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    reason: str = ""  # why it is not ready
+
+
+class Gateway(Protocol):
+    """What every transport calls. All errors are AutoGLMError; `errors.TABLE` maps them."""
+
+    async def infer(self, request: Request) -> Response:
+        """Answer; cancelling the awaiting task drops queued work."""
+
+    def authenticate(self, credentials: Credentials) -> Client:
+        """Who this is; UnauthenticatedError when nobody we know."""
+
+    def models(self) -> tuple[ModelInfo, ...]:
+        """Every version known, ready or not."""
+
+    def model(self, name: str, version: str = "") -> ModelInfo:
+        """One version; ModelNotServedError names what is there."""
+
+    def ready(self) -> bool:
+        """True when accepting work: not starting, not draining."""
+
+    async def load(self, name: str, path: str = "", version: str = "") -> ModelInfo:
+        """Load from the model repository; the old version serves until the new one is ready."""
+
+    async def unload(self, name: str, version: str = "") -> None:
+        """Stop serving, after what was accepted is answered."""
+
+
+class Transport(Protocol):
+    """One protocol on one address; registered as entry point `autoglm.transports`."""
+
+    name: str
+
+    async def start(self, gateway: Gateway, address: str, options: Mapping[str, object]) -> str:
+        """Listen (or connect) and return the real address, port 0 resolved."""
+
+    async def drain(self, timeout_s: float) -> None:
+        """Refuse new requests, answer what was accepted."""
+
+    async def stop(self) -> None:
+        """Close; may be called twice."""
