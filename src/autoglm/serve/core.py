@@ -35,6 +35,8 @@ class Client:
 
     name: str = "anonymous"
     credentials: Credentials = Credentials("")
+    models: tuple[str, ...] = ()  # patterns (*, ?) of what it may ask; () = all
+    admin: bool = False  # may load, unload, and change routes
 
 
 @dataclass(slots=True)
@@ -76,7 +78,9 @@ class ModelInfo:
     digest: str = ""
     engines: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
-    reason: str = ""  # why it is not ready
+    reason: str = ""  # why it is not ready, or why its last reload failed
+    labels: tuple[str, ...] = ()  # several versions may share one; the newest answers to it
+    memory_bytes: int = 0  # what its artifacts take
 
 
 class Gateway(Protocol):
