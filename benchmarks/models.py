@@ -286,7 +286,7 @@ def minilm_folder() -> Path:
 
 
 def bert_folder(folder: Path) -> Path:
-    """A Hugging Face folder of BERT-base with random weights."""
+    """A Hugging Face folder of BERT-base as `BertModel(config)` starts: N(0, 0.02), biases 0."""
     from safetensors.numpy import save_file
 
     config = {
@@ -297,7 +297,10 @@ def bert_folder(folder: Path) -> Path:
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(SEED)
-    normal = lambda *s: (rng.standard_normal(s) * 0.04).astype(np.float32)  # noqa: E731
+
+    def normal(*shape: int) -> np.ndarray:
+        return (rng.standard_normal(shape) * 0.02).astype(np.float32)
+
     weights = {
         "embeddings.word_embeddings.weight": normal(30522, 768),
         "embeddings.position_embeddings.weight": normal(512, 768),
@@ -305,7 +308,7 @@ def bert_folder(folder: Path) -> Path:
         "embeddings.LayerNorm.weight": np.ones(768, np.float32),
         "embeddings.LayerNorm.bias": np.zeros(768, np.float32),
         "pooler.dense.weight": normal(768, 768),
-        "pooler.dense.bias": normal(768),
+        "pooler.dense.bias": np.zeros(768, np.float32),
     }
     for layer in range(12):
         prefix = f"encoder.layer.{layer}."
@@ -318,7 +321,7 @@ def bert_folder(folder: Path) -> Path:
             ("output.dense", 768, 3072),
         ):
             weights[f"{prefix}{part}.weight"] = normal(n_out, n_in)
-            weights[f"{prefix}{part}.bias"] = normal(n_out)
+            weights[f"{prefix}{part}.bias"] = np.zeros(n_out, np.float32)
         for part in ("attention.output.LayerNorm", "output.LayerNorm"):
             weights[f"{prefix}{part}.weight"] = np.ones(768, np.float32)
             weights[f"{prefix}{part}.bias"] = np.zeros(768, np.float32)
