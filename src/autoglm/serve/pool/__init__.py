@@ -1,0 +1,9 @@
+"""Models by name and version, loaded, scheduled and evicted while the server answers."""
+
+from __future__ import annotations
+
+from autoglm.serve.pool.pool import Pool
+from autoglm.serve.pool.repository import Repository, repository
+from autoglm.serve.pool.served import Direct, Served
+
+__all__ = ["Direct", "Pool", "Repository", "Served", "repository"]

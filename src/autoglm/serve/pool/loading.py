@@ -1,0 +1,129 @@
+"""Open and warm up one version: blocking work, for a thread. What fails here serves nobody."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoglm.bundle.manifest import Bundle, read_bundle
+from autoglm.errors import BundleError
+from autoglm.serve.pool.engine import Engine, Runs
+from autoglm.serve.pool.repository import EngineSource, Source
+from autoglm.spec import TensorInfo
+
+_WARM_RUNS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """One version, open and warm."""
+
+    engines: tuple[Engine, ...]
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    digest: str
+    resident_bytes: int  # how much this process grew; an engine's own process is not in it
+    seconds: float
+
+
+def needed_bytes(source: Source) -> int:
+    """Bytes of the artifacts and weights of every engine: what the memory budget counts."""
+    return sum(_artifact_bytes(e.folder) for e in source.engines)
+
+
+def load(source: Source) -> Loaded:
+    """Verify every file, open every engine, run each until it is warm. Closes what it opened
+    where any of it fails.
+    """
+    from autoglm.runtime.watchdog import resident_bytes
+
+    started, before = time.monotonic(), resident_bytes()
+    bundles = [read_bundle(e.folder, verify="hash") for e in source.engines]
+    _require_same(source, bundles)
+    engines: list[Engine] = []
+    try:
+        for place in source.engines:
+            engines.append(_open(place, bundles[0].inputs, source.warmup, len(engines)))
+    except BaseException:
+        for engine in engines:
+            engine.close()
+        raise
+    return Loaded(
+        tuple(engines),
+        bundles[0].inputs,
+        bundles[0].outputs,
+        _digest(bundles),
+        max(resident_bytes() - before, 0),
+        time.monotonic() - started,
+    )
+
+
+def _open(place: EngineSource, inputs: tuple[TensorInfo, ...], warmup: str, index: int) -> Engine:
+    from autoglm.config import merge
+    from autoglm.runtime.samples import make_samplings
+
+    session, names = _session(place)
+    try:
+        feeds = make_samplings(inputs, merge(inputs=warmup or None), session.run).proof
+        # The first feed is the probe's question as well: the smallest sizes.
+        engine = Engine(
+            f"{index}:{'+'.join(names)}", session, feeds[0], restarts=place.options.process
+        )
+        for _ in range(_WARM_RUNS):
+            for feed in feeds:
+                engine.run(feed)
+    except BaseException:
+        session.close()
+        raise
+    engine.row_s = engine.best_row_s  # the first runs are slow, and tell nothing
+    return engine
+
+
+def _session(place: EngineSource) -> tuple[Runs, tuple[str, ...]]:
+    options = place.options
+    if options.process:
+        from autoglm.serve.pool.process import IsolatedSession
+
+        child = IsolatedSession(place.folder, device=options.device, threads=options.threads)
+        return child, child.engines
+    from autoglm import api
+
+    # Its hashes have just been compared.
+    session = api.open(place.folder, verify="size", device=options.device, threads=options.threads)
+    return session, session.engines
+
+
+def _require_same(source: Source, bundles: Sequence[Bundle]) -> None:
+    """Engines of one model must take and give the same tensors."""
+    first = _interface(bundles[0])
+    for place, bundle in zip(source.engines, bundles, strict=True):
+        if _interface(bundle) != first:
+            raise BundleError(
+                "The bundles of {name} take or give different tensors: {one} and {two}.",
+                hint="Compile both from the same model.",
+                name=source.name,
+                one=str(source.engines[0].folder),
+                two=str(place.folder),
+            )
+
+
+def _interface(bundle: Bundle) -> tuple[set[tuple[str, str, str]], ...]:
+    return tuple(
+        {(i.name, i.dtype, i.kind) for i in side} for side in (bundle.inputs, bundle.outputs)
+    )
+
+
+def _digest(bundles: Sequence[Bundle]) -> str:
+    """One bundle's own digest; of several, a digest of theirs."""
+    digests = sorted({b.manifest.digest for b in bundles})
+    return (
+        digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    )
+
+
+def _artifact_bytes(folder: Path) -> int:
+    files = read_bundle(folder, verify="none").manifest.files
+    return sum(facts.size for name, facts in files.items() if name.startswith("artifacts/"))
