@@ -177,7 +177,10 @@ class Chip:
     formats: tuple[str, ...] = ()
     collectives: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
-    sources: Mapping[str, str] = field(default_factory=dict)  # field -> where its figure is from
+    # figure (a field, or a precision of peak_tflops) -> where it is from
+    sources: Mapping[str, str] = field(default_factory=dict)
+    # figure -> "read <date>", "recalled" (from memory, not verified) or "specification"
+    evidence: Mapping[str, str] = field(default_factory=dict)
     precisions: tuple[str, ...] = ()  # that it computes in; () = unknown
     lacks: tuple[str, ...] = ()  # precisions that its maker says it has not
     alignment: int | None = None  # of an address in its memory, bytes

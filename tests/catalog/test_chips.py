@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from autoglm.catalog.chips import chip, chips, default_chip, find, plain
 from autoglm.errors import ConfigError
 
-FIGURES = ("memory_bytes", "bandwidth_gbps", "peak_tflops", "watts", "link_gbps", "lacks")
+FIGURES = ("memory_bytes", "bandwidth_gbps", "watts", "link_gbps", "lacks")
+GRADE = re.compile(r"specification|recalled|read 20\d\d-\d\d-\d\d")
 PRECISIONS = {
     *("fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "fp4", "int16", "int8", "int4"),
     "unstated",
@@ -23,14 +26,36 @@ def test_the_catalog_holds_at_least_forty_chips_of_every_vendor() -> None:
 
 @pytest.mark.parametrize("item", chips().values(), ids=lambda c: c.name)
 def test_every_figure_names_its_source_and_is_positive(item) -> None:
-    given = {f for f in FIGURES if getattr(item, f)}
+    given = {*(f for f in FIGURES if getattr(item, f)), *item.peak_tflops}
 
     assert given <= set(item.sources)
+    assert set(item.sources) == set(item.evidence)
+    assert all(GRADE.fullmatch(grade) for grade in item.evidence.values())
     assert all(item.sources.values())
     assert all(value > 0 for value in item.peak_tflops.values())
     assert set(item.peak_tflops) <= PRECISIONS
     assert not set(item.lacks) & {*item.precisions, *item.peak_tflops}
     assert item.kind in ("cpu", "gpu", "npu")
+
+
+def test_a_figure_that_was_read_names_the_address_where_it_was() -> None:
+    read = {
+        item.sources[figure]
+        for item in chips().values()
+        for figure, grade in item.evidence.items()
+        if grade.startswith("read")
+    }
+
+    assert read
+    assert all(re.search(r"https?://|arXiv:|@ ?[0-9a-f]{7,}", source) for source in read)
+
+
+def test_one_figure_of_a_chip_can_be_read_and_another_recalled() -> None:
+    t4 = chip("T4")
+
+    assert t4.evidence["fp16"].startswith("read")
+    assert t4.evidence["alignment"] == "recalled"
+    assert chip("MLU370").evidence["watts"] == "specification"
 
 
 def test_no_name_or_alias_means_two_chips() -> None:

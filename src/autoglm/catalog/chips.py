@@ -1,7 +1,9 @@
 """Chips as data: what their makers publish, one TOML file a vendor.
 
 Memory is the datasheet's "GB" taken as GiB, which is what device tools report; rates are dense
-(the half of a figure quoted "with sparsity"), and every figure names its source.
+(the half of a figure quoted "with sparsity"). Every figure names its source: one of
+`[read."date"]` was seen on that day and says the figure; one of `[sources]` is known to publish
+it, but the figure was written down from memory.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from autoglm.spec import Chip
 FOLDER = Path(__file__).parent / "chips"
 _TUPLES = ("formats", "collectives", "aliases", "precisions", "lacks", "layouts")
 _FIGURES = ("memory_bytes", "bandwidth_gbps", "watts", "link_gbps")
+_STATED = (*_FIGURES, "lacks", "alignment", "layouts")
+GIVEN, RECALLED = "specification", "recalled"
 
 
 @cache
@@ -82,18 +86,24 @@ def _load(path: Path) -> Mapping[str, Any]:
 
 def _read(path: Path) -> list[Chip]:
     document = _load(path)
-    shared = {k: v for k, v in document.items() if k not in ("chip", "sources", "default")}
-    titles = document.get("sources", {})
+    apart = ("chip", "sources", "read", "default")
+    shared = {k: v for k, v in document.items() if k not in apart}
+    titles = {key: (title, RECALLED) for key, title in document.get("sources", {}).items()}
+    for day, read in document.get("read", {}).items():
+        titles |= {key: (title, f"read {day}") for key, title in read.items()}
+    titles[GIVEN] = (GIVEN, GIVEN)
     return [_chip({**shared, **entry}, titles) for entry in document["chip"]]
 
 
-def _chip(entry: Mapping[str, Any], titles: Mapping[str, str]) -> Chip:
+def _chip(entry: Mapping[str, Any], titles: Mapping[str, tuple[str, str]]) -> Chip:
     data = dict(entry)
     whole = data.pop("source", "")
     if "memory_gib" in data:
         data["memory_bytes"] = int(data.pop("memory_gib") * 2**30)
     own = data.pop("source_of", {})
-    given = [f for f in (*_FIGURES, "peak_tflops", "lacks", "alignment", "layouts") if data.get(f)]
-    data["sources"] = {f: titles[own.get(f, whole)] for f in given}
+    given = [*(f for f in _STATED if data.get(f)), *data.get("peak_tflops", ())]
+    found = {figure: titles[own.get(figure, whole)] for figure in given}
+    data["sources"] = {figure: title for figure, (title, _) in found.items()}
+    data["evidence"] = {figure: grade for figure, (_, grade) in found.items()}
     values: dict[str, Any] = {k: tuple(v) if k in _TUPLES else v for k, v in data.items()}
     return Chip(**values)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from autoglm.catalog.chips import RECALLED
 from autoglm.catalog.work import Work
 from autoglm.spec import Chip
 
@@ -80,6 +81,7 @@ class Machine:
     link_gbps: float = 0.0  # to the host; 0 = it is the host
     chip: str = ""  # the catalog's chip that these speeds are estimated from; "" = measured
     assumed: tuple[str, ...] = ()  # what was taken where the catalog has no figure
+    recalled: tuple[str, ...] = ()  # what the catalog has from memory only
 
     def dispatch(self, backend: str) -> float:
         """Seconds of one session call of `backend`."""
@@ -113,11 +115,15 @@ def chip_machine(chip: Chip, precision: str) -> Machine:
     """What the catalog's figures promise at `precision`; figures it lacks are low, and named."""
     assumed: list[str] = []
     wanted = precision.removesuffix("-dynamic")
+    used = ["memory_bytes", "bandwidth_gbps", "link_gbps"]
     rates = {}
     for name, dtype in _DTYPES.items():
-        peak, basis = _peak(chip, name)
+        peak, of, share = _peak(chip, name)
         rates[dtype] = 1e3 * PEAK_SHARE * peak
-        if name == wanted and basis:
+        if name == wanted:
+            used.append(of)
+        if name == wanted and of != name:
+            basis = f"{share:.3g} of {of}" if of else "a guess"
             assumed.append(f"its {name} rate is unknown, {peak:g} TFLOPS ({basis}) is taken")
     bandwidth = chip.bandwidth_gbps
     if bandwidth is None:
@@ -142,14 +148,13 @@ def chip_machine(chip: Chip, precision: str) -> Machine:
         link_gbps=LINK_SHARE * link,
         chip=chip.name,
         assumed=tuple(assumed),
+        recalled=tuple(f for f in used if chip.evidence.get(f) == RECALLED),
     )
 
 
-def _peak(chip: Chip, precision: str) -> tuple[float, str]:
-    """Its dense TFLOPS, and what stands in for them where they are not published."""
-    if precision in chip.peak_tflops:
-        return chip.peak_tflops[precision], ""
-    for other, share in _INSTEAD[precision]:
-        if other in chip.peak_tflops:
-            return chip.peak_tflops[other] * share, f"{share:.3g} of {other}"
-    return _BLIND_TFLOPS, "a guess"
+def _peak(chip: Chip, precision: str) -> tuple[float, str, float]:
+    """Its dense TFLOPS, of which published precision ("" = a guess), and what share of it."""
+    for name, share in ((precision, 1.0), *_INSTEAD[precision]):
+        if name in chip.peak_tflops:
+            return chip.peak_tflops[name] * share, name, share
+    return _BLIND_TFLOPS, "", 1.0

@@ -41,12 +41,16 @@ def show_backends(rows: Sequence[Mapping[str, Any]]) -> None:
 
 def show_chips(chips: Sequence[Chip]) -> None:
     """The catalog, one row a chip."""
-    columns = ["chip", "vendor", "backend", "memory>", "GB/s>", "peak", "W>"]
+    columns = ["chip", "vendor", "backend", "memory>", "GB/s>", "peak", "W>", "verified"]
     rows = [_chip(chip) for chip in chips]
     table(
         "", [tr(c.removesuffix(">")) + (">" if c.endswith(">") else "") for c in columns], rows, 999
     )
-    note = tr("Peaks are dense, in TFLOPS (TOPS of integers); --json has every figure's source.")
+    note = tr(
+        "Peaks are dense, in TFLOPS (TOPS of integers). Verified: how many of the figures were "
+        "read in their source or are the specification's; the others are recalled, not verified. "
+        "--json has each figure's source and evidence."
+    )
     console().print(cell(note, "dim"))
 
 
@@ -118,6 +122,7 @@ def _toolchain(row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "table": row.get("table", ""),
         "chip": row.get("chip", ""),
+        "verified": _verified(row["figures"]) if row.get("figures") else "",
         "toolchain": row.get("toolchain", ""),
         "problem": row.get("problem", ""),
         "get": row.get("get", ""),
@@ -134,4 +139,10 @@ def _chip(chip: Chip) -> tuple[str, ...]:
         f"{chip.bandwidth_gbps:g}" if chip.bandwidth_gbps else "",
         peaks,
         f"{chip.watts:g}" if chip.watts else "",
+        _verified(chip.evidence),
     )
+
+
+def _verified(figures: Mapping[str, str]) -> str:
+    """How many of a chip's figures are more than recalled."""
+    return f"{sum(grade != 'recalled' for grade in figures.values())}/{len(figures)}"

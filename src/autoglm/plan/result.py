@@ -75,7 +75,9 @@ def _notes(setting: Setting, label: int) -> tuple[str, ...]:
         f"Times of {backend} are {machine.source}, not measured: {PEAK_SHARE:.0%} of its peak, "
         f"{BANDWIDTH_SHARE:.0%} of its bandwidth; within x{1 + machine.uncertainty:g}."
     )
-    return (lead, *(f"Of {machine.chip}, {text}." for text in machine.assumed))
+    names = ", ".join(machine.recalled)
+    told = (f"Of {machine.chip}, recalled and not verified: {names}.",) if names else ()
+    return (lead, *(f"Of {machine.chip}, {text}." for text in machine.assumed), *told)
 
 
 def true_cost(problem: Problem, solution: Solution) -> int:

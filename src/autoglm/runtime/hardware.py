@@ -108,6 +108,7 @@ def backend_row(name: str, plug: Backend) -> dict[str, Any]:
         "alignment": table.alignment,
         "memory_bytes": table.memory_bytes,
         "chip": table.chip.name if table.chip else "",
+        "figures": dict(table.chip.evidence) if table.chip else {},
         "chips": [c.name for c in catalog.chips().values() if c.backend == name],
         "problem": "" if version else "its toolkit is not installed here",
     }
