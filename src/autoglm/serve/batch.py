@@ -1,0 +1,318 @@
+"""Gather requests while the engine is busy, run them as one, and give each its own rows back.
+
+There is no timer: a batch leaves as soon as the engine is idle, so a lone request waits for nobody
+and a crowd forms batches by itself. A run that is short is made on the event loop; a longer one in
+one worker thread, where it holds nobody up. Which of the two follows from the time measured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+from autoglm.errors import AutoGLMError, DeadlineError, ExecutionError, OverloadedError
+from autoglm.serve.core import ModelInfo, Request
+from autoglm.serve.rows import Batching, batching_of, check_shapes, join, split
+from autoglm.spec import Feeds, Value
+
+Run = Callable[[Feeds], Mapping[str, Value]]
+Outputs = Mapping[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """The knobs; `Batcher.limits` may be replaced while serving."""
+
+    max_batch_rows: int = 64
+    max_queue_rows: int = 1024
+    inline_below_s: float = 0.0005  # a run expected to take longer leaves the event loop
+    buckets: tuple[int, ...] = ()  # row counts to pad to, ascending; () = none
+
+
+@dataclass(slots=True)
+class BatchStats:
+    """Counted since the start."""
+
+    batches: int = 0
+    requests: int = 0
+    rows: int = 0
+    padded_rows: int = 0  # computed and thrown away
+    refused: int = 0
+    dropped: int = 0  # cancelled or late before they ran
+    run_s: float = 0.0
+
+
+class _Item:
+    """One queued request."""
+
+    __slots__ = ("feeds", "future", "key", "rows", "timer")
+
+    def __init__(self, future: asyncio.Future[Outputs], feeds: Feeds, rows: int, key: object):
+        self.future = future
+        self.feeds = feeds
+        self.rows = rows
+        self.key = key
+        self.timer: asyncio.TimerHandle | None = None
+
+
+class _Lanes:
+    """What waits, first by priority, then in turns between clients."""
+
+    def __init__(self) -> None:
+        self.lanes: dict[int, dict[str, deque[_Item]]] = {}
+        self.rows = 0
+
+    def add(self, item: _Item, priority: int, client: str) -> None:
+        level = self.lanes.get(priority)
+        if level is None:
+            level = self.lanes[priority] = {}
+        lane = level.get(client)
+        if lane is None:
+            lane = level[client] = deque()
+        lane.append(item)
+        self.rows += item.rows
+
+    def take(self, max_rows: int, alone: bool) -> tuple[list[_Item], int]:
+        """The next batch: one key, at most `max_rows` (a first item may be over it alone), and
+        how many waiting items were dropped because nobody waits for them any more.
+        """
+        batch: list[_Item] = []
+        room, dropped = max_rows, 0
+        for priority in sorted(self.lanes, reverse=True) if len(self.lanes) > 1 else [*self.lanes]:
+            level = self.lanes[priority]
+            turns = deque(level)
+            while turns and room > 0:
+                client = turns.popleft()
+                lane = level[client]
+                only = not turns
+                while lane:
+                    item = lane[0]
+                    if item.future.done():
+                        lane.popleft()
+                        self.rows -= item.rows
+                        dropped += 1
+                        continue
+                    if batch and (alone or item.key != batch[0].key or item.rows > room):
+                        room = 0 if alone else room
+                        only = True  # this lane has to wait for the next batch
+                        break
+                    lane.popleft()
+                    self.rows -= item.rows
+                    room -= item.rows
+                    batch.append(item)
+                    if room <= 0 or not only:
+                        break
+                if not lane:
+                    del level[client]
+                elif not only:
+                    turns.append(client)
+                    level[client] = level.pop(client)  # whoever was served goes to the back
+            if not level:
+                del self.lanes[priority]
+        return batch, dropped
+
+    def drop_dead(self) -> int:
+        """Forget what nobody waits for; how many there were."""
+        dead = 0
+        for level in self.lanes.values():
+            for client, lane in level.items():
+                live = deque(item for item in lane if not item.future.done())
+                dead += len(lane) - len(live)
+                level[client] = live
+        self.rows = sum(i.rows for v in self.lanes.values() for lane in v.values() for i in lane)
+        return dead
+
+
+class Batcher:
+    """The queue in front of one engine. All methods but the engine's run belong to the loop."""
+
+    def __init__(self, run: Run, info: ModelInfo, limits: BatchLimits | None = None) -> None:
+        self.run = run
+        self.info = info
+        self.limits = limits or BatchLimits()
+        self.stats = BatchStats()
+        self.expected_s: float | None = None  # of one run, measured; None = none was made yet
+        self._batching: Batching = batching_of(info)
+        self._lanes = _Lanes()
+        self._busy = False
+        self._scheduled = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: ThreadPoolExecutor | None = None
+
+    @property
+    def queued_rows(self) -> int:
+        """Rows that wait."""
+        return self._lanes.rows
+
+    @property
+    def busy(self) -> bool:
+        """Whether the engine runs, or is about to."""
+        return self._busy or self._scheduled
+
+    def retry_after_s(self) -> float:
+        """When the present queue will have been answered, by the measured run time."""
+        batches = self._lanes.rows / max(1, self.limits.max_batch_rows) + 1
+        return batches * (self.expected_s or 0.01)
+
+    def submit(self, request: Request) -> asyncio.Future[Outputs]:
+        """Queue it; awaiting the future gives the outputs, cancelling it drops the request.
+
+        Raises InputError for what does not fit, OverloadedError when the queue is full.
+        """
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
+        feeds = request.inputs
+        rows, key = check_shapes(self._batching, feeds)
+        if self._lanes.rows + rows > self.limits.max_queue_rows and self._lanes.rows:
+            self._make_room(rows)
+        future: asyncio.Future[Outputs] = loop.create_future()
+        item = _Item(future, feeds, rows, key)
+        if request.deadline is not None:
+            left = request.deadline - time.monotonic()
+            if left <= 0:
+                raise self._late()
+            item.timer = loop.call_later(left, self._expire, future)
+        self._lanes.add(item, request.priority, request.client.name)
+        if not (self._scheduled or self._busy):
+            self._scheduled = True
+            loop.call_soon(self._flush)
+        return future
+
+    def close(self) -> None:
+        """Let the worker thread go, after what it runs; may be called twice."""
+        if self._thread is not None:
+            self._thread.shutdown(wait=False)
+            self._thread = None
+
+    def _make_room(self, rows: int) -> None:
+        self.stats.dropped += self._lanes.drop_dead()
+        if self._lanes.rows + rows > self.limits.max_queue_rows and self._lanes.rows:
+            self.stats.refused += 1
+            raise OverloadedError(
+                "Model {model} has {queued} rows waiting; its queue takes {limit}.",
+                hint="Send it again after {retry_after_s} s.",
+                model=self.info.name,
+                queued=self._lanes.rows,
+                limit=self.limits.max_queue_rows,
+                retry_after_s=round(self.retry_after_s(), 3),
+            )
+
+    def _late(self) -> DeadlineError:
+        return DeadlineError("The deadline passed before model {model} ran.", model=self.info.name)
+
+    def _expire(self, future: asyncio.Future[Outputs]) -> None:
+        if not future.done():
+            future.set_exception(self._late())
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        limits = self.limits
+        batch, dropped = self._lanes.take(limits.max_batch_rows, not self._batching.joins)
+        self.stats.dropped += dropped
+        if not batch:
+            return
+        expected = self.expected_s
+        if expected is not None and expected < limits.inline_below_s:
+            self._deliver(batch, self._answer(batch))
+            self._next()
+            return
+        assert self._loop is not None
+        if self._thread is None:
+            name = f"engine {self.info.name}"
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._busy = True
+        done = self._loop.run_in_executor(self._thread, self._answer, batch)
+        done.add_done_callback(lambda future: self._returned(batch, future))
+
+    def _returned(self, batch: list[_Item], done: asyncio.Future[Any]) -> None:
+        self._busy = False
+        # The engine is idle: the next batch starts before the answers of this one are handed out.
+        self._flush() if self._lanes.lanes else None
+        self._deliver(batch, done.exception() or done.result())
+
+    def _next(self) -> None:
+        if self._lanes.lanes and not (self._busy or self._scheduled):
+            assert self._loop is not None
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def _answer(self, batch: list[_Item]) -> list[Outputs] | BaseException:
+        """One run for all; where that fails, one by one, so that nobody pays for a neighbour."""
+        try:
+            if len(batch) == 1 and not self._batching.pads and not self.limits.buckets:
+                answers: list[Outputs] = [self._timed(batch[0].feeds, batch[0].rows, 0)]
+            else:
+                answers = self._together(batch)
+        except Exception as error:  # an engine may raise anything; its reason goes to the client
+            return as_error(error)
+        return answers
+
+    def _together(self, batch: list[_Item]) -> list[Outputs]:
+        rows = [item.rows for item in batch]
+        total = sum(rows)
+        size = self._batching.fixed or _bucket(total, self.limits.buckets)
+        feeds = join([item.feeds for item in batch], max(0, size - total))
+        outputs = self._timed(feeds, total, max(0, size - total))
+        parts = split(outputs, rows, max(size, total))
+        if parts is None:  # some output has no row for each input row: this model takes no batches
+            self._batching = replace(self._batching, joins=False, fixed=0)
+            return [self._timed(item.feeds, item.rows, 0) for item in batch]
+        return parts
+
+    def _timed(self, feeds: Feeds, rows: int, padding: int) -> Outputs:
+        begin = time.perf_counter()
+        outputs = self.run(feeds)
+        took = time.perf_counter() - begin
+        stats, old = self.stats, self.expected_s
+        stats.batches += 1
+        stats.rows += rows
+        stats.padded_rows += padding
+        stats.run_s += took
+        # One run that the machine held up must not move a small model off the loop.
+        self.expected_s = took if old is None else old + (min(took, 4 * old) - old) * 0.125
+        return outputs
+
+    def _deliver(self, batch: list[_Item], answers: list[Outputs] | BaseException) -> None:
+        self.stats.requests += len(batch)
+        if isinstance(answers, BaseException):
+            if len(batch) > 1:
+                self._one_by_one(batch)
+                return
+            answers = [answers]  # type: ignore[list-item]
+        for item, answer in zip(batch, answers, strict=True):
+            future = item.future
+            if item.timer is not None:
+                item.timer.cancel()
+            if future.done():
+                continue
+            if isinstance(answer, BaseException):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
+
+    def _one_by_one(self, batch: list[_Item]) -> None:
+        assert self._loop is not None
+        for item in batch:
+            item.key = object()  # equal to no other: it runs alone now
+            self._lanes.add(item, 1 << 30, "")
+        self.stats.requests -= len(batch)
+        self._next()
+
+
+def as_error(error: BaseException) -> AutoGLMError:
+    """What an engine raised, as one of our errors."""
+    if isinstance(error, AutoGLMError):
+        return error
+    if isinstance(error, MemoryError):
+        return OverloadedError("Not enough memory for this batch.", hint="Send fewer rows.")
+    return ExecutionError("The engine failed: {cause}.", cause=" ".join(str(error).split())[:300])
+
+
+def _bucket(rows: int, buckets: tuple[int, ...]) -> int:
+    return next((size for size in buckets if size >= rows), rows)
