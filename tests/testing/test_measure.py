@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+import autoglm.testing.measure as module
 from autoglm import registry
 from autoglm.catalog import read_pack
+from autoglm.catalog.packs import OpVersion, with_rows
 from autoglm.errors import BackendUnavailableError, CompileError
 from autoglm.spec import Artifact, Capabilities, CompileOptions, Device, RunOptions, TensorInfo
 from autoglm.testing.cases import Case
@@ -148,3 +150,28 @@ def test_a_backend_that_is_not_installed_cannot_be_measured(
 
 def test_a_finding_without_nodes_makes_no_row() -> None:
     assert rows_of([Finding("a", "skipped", "our frontend refuses it")]) == {}
+
+
+def test_a_pack_is_resumed_with_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = case("Relu", since=14), case("Erf")
+    old = measure("onnxruntime", cases=[first])
+    asked: list[Case] = []
+    monkeypatch.setattr(module, "examine", lambda _, cases, **__: asked.extend(cases) or [])
+
+    measure("onnxruntime", cases=[first, second], resume=old)
+    measure("onnxruntime", cases=[first, second], resume=replace(old, version="0"))
+
+    assert [c.name for c in asked] == [second.name, first.name, second.name]
+
+
+def test_a_resumed_pack_keeps_its_rows_and_takes_new_outcomes() -> None:
+    old = measure("onnxruntime", cases=[case("Relu", since=14)])
+    ((op, since, row),) = old.rows()
+    other = replace(row, outcome="wrong", reason="max error 1 of 1", case="again")
+    layout = old.ops[op][since].layout
+    new = {op: {since: OpVersion(layout, (replace(row, case="again"), other))}}
+
+    assert {r.outcome: r.case for _, _, r in with_rows(old, new).rows()} == {
+        "yes": row.case,
+        "wrong": "again",
+    }

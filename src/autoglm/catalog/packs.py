@@ -238,6 +238,20 @@ def measured(rule: OpRule) -> Measured | None:
     return rule.when.measured if isinstance(rule.when, _Lazy) else None
 
 
+def with_rows(pack: Pack, found: Mapping[str, Mapping[int, OpVersion]]) -> Pack:
+    """`pack` with the rows it lacks: one of the same question and outcome stays as it was."""
+    ops = {op: dict(versions) for op, versions in pack.ops.items()}
+    for op, versions in found.items():
+        for since, new in versions.items():
+            old = ops.setdefault(op, {}).get(since)
+            rows = old.rows if old else ()
+            known = {(row.key, row.outcome) for row in rows}
+            more = [row for row in new.rows if (row.key, row.outcome) not in known]
+            layout = old.layout if old else new.layout
+            ops[op][since] = OpVersion(layout, tuple(sorted((*rows, *more), key=row_order)))
+    return replace(pack, ops=ops)
+
+
 def merge(pack: Capabilities, table: OpTable) -> Capabilities:
     """`pack` with the rows of `table` over it: what a vendor's document says beats what was never
     measured.

@@ -53,6 +53,9 @@ def measure(
         float | None,
         typer.Option("--limit-s", help="For all; what is not reached stays unknown."),
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Run only what the folder's pack has no row for.")
+    ] = False,
     json: Json = False,
     debug: Debug = False,
 ) -> int:
@@ -70,7 +73,12 @@ def measure(
     before = read_pack(old) if old.is_file() else None
     with counter(tr("measuring {backend}", backend=backend)) as progress:
         pack = kit.measure(
-            backend, progress=progress, jobs=jobs, timeout_s=timeout_s, limit_s=limit_s
+            backend,
+            progress=progress,
+            jobs=jobs,
+            timeout_s=timeout_s,
+            limit_s=limit_s,
+            resume=before if resume else None,
         )
     path = kit.write_pack(pack, out)
     diff = kit.diff_packs(before, pack) if before is not None else None

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoglm.catalog.features import features, signature
-from autoglm.catalog.packs import OpVersion, Pack, dumps, row_order
+from autoglm.catalog.packs import OpVersion, Pack, dumps, row_order, with_rows
 from autoglm.catalog.rules import Row
 from autoglm.errors import AutoGLMError, BackendUnavailableError
 from autoglm.spec import Backend, CompileOptions, NodeFacts, RunOptions
@@ -47,11 +47,13 @@ def measure(
     jobs: int = 1,
     timeout_s: float = 20.0,
     limit_s: float | None = None,
+    resume: Pack | None = None,
 ) -> Pack:
     """Run every case on the installed version and return the pack.
 
     With `limit_s` the plainest use of every operator comes first; what was not reached in time
-    stays unknown.
+    stays unknown. With `resume`, a pack of the same version, only what it has no row for is run,
+    and its rows stay.
     """
     import onnx
 
@@ -63,13 +65,37 @@ def measure(
             "Backend {name} cannot be measured: its toolkit is not installed.", name=backend_name
         )
     asked = all_cases() if cases is None else list(cases)
+    if resume is not None and resume.version == version:
+        asked = unmeasured(resume, asked)
+    else:
+        resume = Pack(backend_name, version, f"{backend_name} {version}", onnx.__version__)
     if limit_s is not None:
         asked = plain_first(asked)
     findings = examine(
         backend_name, asked, progress=progress, jobs=jobs, timeout_s=timeout_s, limit_s=limit_s
     )
-    toolkit = f"{backend_name} {version}"
-    return Pack(backend_name, version, toolkit, onnx.__version__, rows_of(findings))
+    return with_rows(resume, rows_of(findings))
+
+
+def unmeasured(pack: Pack, cases: Iterable[Case]) -> list[Case]:
+    """The cases with a node of which the pack has no row."""
+    known = {(op, since, row.key) for op, since, row in pack.rows()}
+    return [case for case in cases if not _asked(case) <= known]
+
+
+def _asked(case: Case) -> set[tuple[str, int, Any]]:
+    try:
+        nodes = nodes_of(load(case))
+    except Exception:  # `find` says why
+        return set()
+    return {(n.op, n.since, row_of(n, Finding(case.name, "")).key) for n in nodes}
+
+
+def row_of(node: NodeFacts, finding: Finding) -> Row:
+    """What a finding says of one of its nodes."""
+    layout = layout_of(node.op, node.since)
+    found, dtypes = features(node, layout), signature(node, layout)
+    return Row(dtypes, found, finding.outcome, finding.reason, finding.case)
 
 
 def examine(
@@ -222,14 +248,7 @@ def _together(nodes: Sequence[NodeFacts]) -> NodeFacts:
 
 
 def _add(rows: dict[tuple[str, int], dict[Any, Row]], node: NodeFacts, finding: Finding) -> None:
-    layout = layout_of(node.op, node.since)
-    row = Row(
-        signature(node, layout),
-        features(node, layout),
-        finding.outcome,
-        finding.reason,
-        finding.case,
-    )
+    row = row_of(node, finding)
     found = rows[(node.op, node.since)]
     key = (row.key, row.outcome)
     found[key] = replace(found[key], count=found[key].count + 1) if key in found else row
