@@ -7,7 +7,7 @@ from plan.checks import require_runnable
 from plan.graphs import MACHINE, chain, judged, node, random_dag, random_tables, table, value
 
 from autoglm.errors import BackendNotFoundError
-from autoglm.plan import Budget, Graph, Machine, Wiring, make_graph, make_plan, placement
+from autoglm.plan import Budget, Graph, Machine, Wiring, lacks, make_graph, make_plan, placement
 from autoglm.spec import Constraint, Fit, Plan, Verdict, no, unknown, yes
 
 OPS = ("MatMul", "Relu", "Erf", "TopK")
@@ -179,16 +179,47 @@ def test_unknown_is_no_yes() -> None:
     assert plan.fallbacks[0].constraint == "unknown"
 
 
-def test_where_only_unknown_is_left_the_node_is_placed_and_the_plan_says_so() -> None:
-    tables = {"npu": judged("npu", {"Erf_1": unknown("no case")}, OPS)}
+def test_where_only_unknown_is_left_a_cpu_engine_is_tried_and_the_plan_says_so() -> None:
+    verdicts = {"Erf_1": unknown("no case")}
+    tables = {
+        "npu": judged("npu", verdicts, OPS, speed=100.0),
+        "onnxruntime": judged("onnxruntime", verdicts, OPS),
+    }
 
-    plan = make_plan(chain("MatMul", "Erf", "MatMul"), tables, backend="npu", machine=MACHINE)
+    plan = make_plan(
+        chain("MatMul", "Erf", "MatMul", size=BIG), tables, backend="npu", machine=MACHINE
+    )
 
-    assert backends(plan) == ["npu"]
+    assert placement(plan)["Erf_1"] == "onnxruntime"
     assert plan.fit is Fit.FALLBACKS
-    (fallback,) = plan.fallbacks
-    assert (fallback.node, fallback.wanted, fallback.placed) == ("Erf_1", "npu", "npu")
-    assert "unknown: not measured" in fallback.reason
+    fallback = next(f for f in plan.fallbacks if f.node == "Erf_1")
+    assert "on onnxruntime it is unknown: not measured" in fallback.reason
+
+
+def test_a_chip_is_given_nothing_on_a_guess_unless_a_pin_asks_for_it() -> None:
+    tables = {"npu": judged("npu", {"Erf_1": unknown("no case")}, OPS)}
+    graph = chain("MatMul", "Erf", "MatMul")
+
+    plan = make_plan(graph, tables, backend="npu", machine=MACHINE)
+    pinned = make_plan(graph, tables, backend="npu", pins={"Erf": "npu"}, machine=MACHINE)
+
+    assert (plan.fit, plan.unplaced) == (Fit.NO, ("Erf_1",))
+    assert (pinned.fit, pinned.unplaced) == (Fit.FALLBACKS, ())
+
+
+@pytest.mark.parametrize("engine", ["npu", "onnxruntime"])
+def test_where_no_fallback_is_allowed_unknown_does_not_fit_and_says_which_and_why(
+    engine: str,
+) -> None:
+    tables = {engine: judged(engine, {"Erf_1": unknown("no case")}, OPS)}
+
+    plan = make_plan(
+        chain("MatMul", "Erf", "MatMul"), tables, backend=engine, policy="error", machine=MACHINE
+    )
+
+    assert (plan.fit, plan.unplaced) == (Fit.NO, ("Erf_1",))
+    (sentence,) = lacks(plan)
+    assert sentence.startswith(f"Erf_1 has no place: {engine} says unknown, no case")
 
 
 def test_a_refused_node_on_an_unknown_engine_says_both() -> None:
@@ -332,7 +363,7 @@ def test_a_silent_table_has_fp32_and_nothing_else_for_certain() -> None:
 
     assert make_plan(chain("Erf"), tables, backend="npu", machine=MACHINE).fit is Fit.FITS
     half = make_plan(chain("Erf"), tables, backend="npu", precision="fp16", machine=MACHINE)
-    assert half.fit is Fit.FALLBACKS
+    assert half.fit is Fit.NO
     assert half.refusals[0].verdict is Verdict.UNKNOWN
     assert "does not say whether it runs in fp16" in half.refusals[0].reason
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from autoglm.plan.budget import Budget, fallback_time_pct, over_budget
 from autoglm.plan.cost import Machine
-from autoglm.plan.explain import diff, from_dict, placement, to_dict, why
+from autoglm.plan.explain import diff, from_dict, lacks, placement, to_dict, why
 from autoglm.plan.graph import Graph, Node, Tensor, Wiring, graph_of, make_graph
 from autoglm.plan.options import CPU_ENGINES
 from autoglm.plan.place import make_plan
@@ -21,6 +21,7 @@ __all__ = [
     "fallback_time_pct",
     "from_dict",
     "graph_of",
+    "lacks",
     "make_graph",
     "make_plan",
     "over_budget",

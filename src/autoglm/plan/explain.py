@@ -104,6 +104,17 @@ def why(plan: Plan, node: str) -> str:
     return text + tr(" Also asked: {reasons}.", reasons="; ".join(map(_refusal, others)))
 
 
+_MOST = 5
+
+
+def lacks(plan: Plan) -> tuple[str, ...]:
+    """Why a plan does not fit, a sentence each: the limits it breaks, the nodes without a place."""
+    sentences = [*plan.violations, *(why(plan, node) for node in plan.unplaced)]
+    more = len(sentences) - _MOST
+    rest = [tr("{count} more nodes have no place.", count=more)] if more > 0 else []
+    return (*sentences[:_MOST], *rest)
+
+
 def _refusal(refusal: Refusal) -> str:
     answer, evidence = refusal.verdict.value, refusal.evidence.value
     return f"{refusal.backend} says {answer}, {refusal.reason} ({evidence})"

@@ -21,7 +21,9 @@ class Options:
     """Per node, the labels (indices into `backends`) it may take; empty where nothing takes it.
 
     Only the best tier is kept: a plain yes; else a yes in fp32 where the precision asked for is
-    refused; else the reference evaluator's yes; else those that are unknown.
+    refused; else the reference evaluator's yes; else the CPU engines whose answer is unknown, which
+    compiling tries. A chip is never given a node on a guess, nor is any engine where no fallback is
+    allowed; a pin is what asks for that.
     """
 
     index: Mapping[str, int]  # node -> its place in the graph
@@ -69,19 +71,24 @@ def choose_options(
     precision: str,
     pins: Mapping[str, str],
     forbid: Sequence[str],
+    tries: bool = True,
 ) -> Options:
-    """Ask every table about every node; pins and forbidden fallbacks narrow what is allowed."""
+    """Ask every table about every node; pins and forbidden fallbacks narrow what is allowed.
+
+    `tries`: a CPU engine may be given what it is not known to take.
+    """
     wanted = {n.name: pin for n in graph.nodes if (pin := _pin(n, pins)) is not None}
     allowed = len(names)
     known = [b for _, b in wanted.values() if b in tables]
     backends = tuple(dict.fromkeys((*names, *known)))
     precise = [_precision(tables[b], precision, primary=i == 0) for i, b in enumerate(backends)]
     verdicts = _verdicts(graph, [tables[b] for b in backends], precise)
+    triers = (*CPU_ENGINES, REFERENCE) if tries else ()
     labels: list[tuple[int, ...]] = []
     pinned: dict[str, str] = {}
     violations: dict[str, None] = {}
     for node, row in zip(graph.nodes, verdicts, strict=True):
-        options = _best_tier(row, precise, backends, allowed)
+        options = _best_tier(row, precise, backends[:allowed], triers)
         if node.name in wanted:
             pattern, target = wanted[node.name]
             sentence = _pin_violation(node, pattern, target, backends, row, precise)
@@ -198,16 +205,19 @@ def _memory_text(table: Capabilities, need: int, limit: int) -> str:
 
 
 def _best_tier(
-    row: Sequence[Support], precise: Sequence[_Precision], backends: Sequence[str], allowed: int
+    row: Sequence[Support],
+    precise: Sequence[_Precision],
+    backends: Sequence[str],
+    triers: Sequence[str],
 ) -> tuple[int, ...]:
     tiers: list[list[int]] = [[], [], [], []]
-    for label in range(allowed):
+    for label, backend in enumerate(backends):
         verdict = row[label]
         rescued = precise[label].rescues(verdict)
         if verdict.ok or rescued:
-            last = backends[label] == REFERENCE and label > 0
+            last = backend == REFERENCE and label > 0
             tiers[2 if last else int(rescued)].append(label)
-        elif verdict.verdict is Verdict.UNKNOWN:
+        elif verdict.verdict is Verdict.UNKNOWN and backend in triers:
             tiers[3].append(label)
     return tuple(next((t for t in tiers if t), []))
 

@@ -45,14 +45,21 @@ def make_plan(
 
     `policy`: "cpu" (the CPU engines in `tables`), "error" (no fallback), or backends in order;
     the reference evaluator only where that list names it or `allow_reference` is set, and only for
-    nodes that nothing else takes. `pins`: node name or operator pattern -> backend; the first that
+    nodes that nothing else takes. A node that nobody is known to take goes to a CPU engine to be
+    tried, under "error" to none. `pins`: node name or operator pattern -> backend; the first that
     matches counts. `prefer_primary`: a node that the primary takes leaves it only for a gain above
     this share of its time. A plan over budget is chosen only where every plan is over budget.
     """
     machine, budget = machine or Machine(), budget or Budget()
     names = candidates(backend, policy, tables, allow_reference=allow_reference)
     options = choose_options(
-        graph, tables, names, precision=precision, pins=pins or {}, forbid=budget.forbid
+        graph,
+        tables,
+        names,
+        precision=precision,
+        pins=pins or {},
+        forbid=budget.forbid,
+        tries=policy != "error",
     )
     used = [tables[name] for name in options.backends]
     problem = make_problem(graph, options, used, machine, prefer_primary=prefer_primary)

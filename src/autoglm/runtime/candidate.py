@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autoglm.plan.explain import lacks
 from autoglm.runtime.build import Built
 from autoglm.runtime.prepare import Loaded, Planned, installed, plan_for
 from autoglm.runtime.session import PlanSession
@@ -41,7 +42,8 @@ class Candidate:
     def name(self) -> str:
         """How tables call it: engine(s), precision, and how many nodes stay in fp32."""
         engines = "+".join(dict.fromkeys(p.backend for p in self.planned.plan.partitions))
-        kept = f" ({len(self.keep_high)} nodes kept in fp32)" if self.keep_high else ""
+        count = len(self.keep_high)
+        kept = f" ({count} {'nodes' if count > 1 else 'node'} kept in fp32)" if count else ""
         return f"{engines} {self.precision}{kept}"
 
     @property
@@ -163,6 +165,5 @@ def row(candidate: Candidate, *, chosen: bool) -> Measurement:
 
 
 def _refusal(engine: str, precision: str, planned: Planned) -> Measurement:
-    reasons = [*planned.plan.violations, *(r.reason for r in planned.plan.refusals)]
-    reason = reasons[0] if reasons else "it does not fit"
+    reason = " ".join(lacks(planned.plan))
     return Measurement(f"{engine} {precision}", precision, None, None, None, False, reason)

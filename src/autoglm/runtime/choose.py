@@ -112,7 +112,8 @@ def _mix(search: Search, ranked: Sequence[Candidate]) -> list[Candidate]:
 def _unsupported(loaded: Loaded, refused: Sequence[Measurement]) -> UnsupportedOperatorError:
     return UnsupportedOperatorError(
         "No engine here takes {model}: {reasons}.",
-        hint="`autoglm check` lists every refusal; allow fallbacks with --fallback-policy cpu.",
+        hint="`autoglm check` lists every refusal. Allow fallbacks with --fallback-policy cpu, or "
+        "have a node whose support is unknown tried there with --pin NODE=BACKEND.",
         model=loaded.name,
         reasons="; ".join(f"{r.candidate}: {r.reason}" for r in refused[:5]) or "none is installed",
         rejected={r.candidate: r.reason for r in refused},

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoglm.errors import BackendError, UnsupportedOperatorError
+from autoglm.plan.explain import lacks
 from autoglm.runtime.build import plan_and_build
 from autoglm.runtime.candidate import options_of
 from autoglm.runtime.prepare import Loaded, Planned, installed, plan_for
@@ -37,7 +38,7 @@ def open_first(loaded: Loaded, config: AdaptConfig, *, use_cache: bool = False) 
     machine = Machine()
     for planned in _ranked(loaded, engines, config, precision, machine):
         if planned.plan.fit is Fit.NO:
-            reasons.append(f"{planned.plan.backend}: {_why(planned)}")
+            reasons.append(f"{planned.plan.backend}: {' '.join(lacks(planned.plan))}")
             continue
         try:
             return _open(loaded, planned, config, machine, precision, use_cache)
@@ -100,9 +101,3 @@ def _open(
 
 def _engines() -> list[str]:
     return [name for name in installed() if name != "reference"]
-
-
-def _why(planned: Planned) -> str:
-    plan = planned.plan
-    reasons = [*plan.violations, *(r.reason for r in plan.refusals if r.backend == plan.backend)]
-    return "; ".join(dict.fromkeys(reasons[:3])) or "it does not fit"
