@@ -36,6 +36,17 @@ def test_a_node_says_op_since_version_dtype_shape_and_what_is_constant() -> None
     assert conv.attributes == {"pads": (1, 1, 1, 1)}
 
 
+def test_what_a_constant_node_gives_is_constant() -> None:
+    b = Builder()
+    axes = b.op("Constant", value_ints=[1])
+    model = b.model(b.op("ReduceSum", b.input("x", [2, 3]), axes, keepdims=0))
+
+    by_op = {f.op: f for f in node_facts(model)}
+
+    assert [v.constant for v in by_op["ReduceSum"].inputs] == [False, True]
+    assert [v.constant for v in by_op["ReduceSum"].outputs] == [False]
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "int32", "bool", "float8_e4m3fn", "int4"])
 def test_dtypes_have_the_names_of_numpy_and_ml_dtypes(dtype: str) -> None:
     b = Builder()

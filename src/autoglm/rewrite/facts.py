@@ -154,8 +154,15 @@ def value_facts(value: ir.Value) -> ValueFacts:
         name = "sequence"
     elif isinstance(kind, ir.OptionalType):
         name = "optional"
-    constant = value.const_value is not None and not value.is_graph_input()
-    return ValueFacts(dtype_name(value), dims(value), constant, name)
+    return ValueFacts(dtype_name(value), dims(value), _is_constant(value), name)
+
+
+def _is_constant(value: ir.Value) -> bool:
+    producer = value.producer()
+    if producer is not None:
+        # Every engine folds it; onnx_ir says nothing of its value where no pass has lifted it.
+        return producer.op_type == "Constant" and producer.domain in ("", "ai.onnx")
+    return value.const_value is not None and not value.is_graph_input()
 
 
 def dtype_name(value: ir.Value) -> str:
