@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -387,6 +388,13 @@ def test_a_model_of_three_gigabytes_loads_in_little_memory(tmp_path: Path) -> No
 def test_native_code_that_aborts_is_an_error_not_the_end() -> None:
     with pytest.raises(ModelError, match="SIGABRT"):
         survive("inference", os.abort)
+
+
+def test_a_signal_without_a_name_is_said_by_its_number() -> None:
+    number = signal.SIGRTMIN + 5
+
+    with pytest.raises(ModelError, match=rf"\({number}\)"):
+        survive("inference", lambda: os.kill(os.getpid(), number))
 
 
 def test_native_code_that_does_not_end_is_stopped() -> None:

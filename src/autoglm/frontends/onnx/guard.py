@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 
 from autoglm.errors import LimitError, ModelError
+from autoglm.toolchain import ending
 
 _SECONDS = 60.0
 _MEMORY_BYTES = 2 << 30  # beyond what this process already maps
@@ -45,7 +46,7 @@ def survive(what: str, call: Callable[[], object], *, seconds: float = _SECONDS)
             "{what} crashes on this model ({signal}).",
             hint="Some node's attributes contradict its inputs: export the model again.",
             what=what,
-            signal=signal.Signals(os.WTERMSIG(status)).name,
+            signal=ending(-os.WTERMSIG(status)).removeprefix("signal "),
         )
     if os.WEXITSTATUS(status) == _OUT_OF_MEMORY:
         raise LimitError(
