@@ -23,8 +23,8 @@ from autoglm.spec import RunOptions, Value
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-# Shares of the quantisable operators that are raised to fp32.
-_MOST, _FEWER = 0.6, (0.15, 0.35)
+# Shares of the quantisable operators that are raised to fp32; 0 is one operator.
+_MOST, _FEWER = 0.6, (0.0, 0.15, 0.35)
 # A candidate whose first call takes this many times the fastest's will not win: no more is spent.
 _HOPELESS, _SHORT_S = 20.0, 1.0
 
@@ -104,7 +104,7 @@ def _prove_one(search: Search, candidate: Candidate, answers: Answers, fastest_s
     order = raise_order(candidate.planned.graph)
     if len(order) < 2:
         return  # nothing would stay in int8
-    counts = (min(round(len(order) * s), len(order) - 1) for s in (_MOST, *_FEWER))
+    counts = (max(1, min(round(len(order) * s), len(order) - 1)) for s in (_MOST, *_FEWER))
     most, *fewer = (frozenset(order[:count]) for count in counts)
     # The most first: where that does not help, nothing in between will.
     if not _attempt(search, candidate, answers, most):
