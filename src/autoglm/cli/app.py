@@ -61,6 +61,7 @@ def _register() -> None:
         config,
         doctor,
         inspect,
+        keys,
         machine,
         ops,
         run,
@@ -68,6 +69,7 @@ def _register() -> None:
     )
 
     modules = (check, compile, run, inspect, bench, ops, config, machine, doctor, audit, toolchain)
+    modules = (*modules, keys)
     for module in modules:
         module.register(app)
 
