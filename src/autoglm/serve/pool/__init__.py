@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from autoglm.serve.pool.pool import Pool
 from autoglm.serve.pool.repository import Repository, repository
-from autoglm.serve.pool.served import Direct, Served
+from autoglm.serve.pool.served import Served
 
-__all__ = ["Direct", "Pool", "Repository", "Served", "repository"]
+__all__ = ["Pool", "Repository", "Served", "repository"]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
-
-import numpy as np
 
 from autoglm.errors import ExecutionError
 from autoglm.spec import Feeds, Value
@@ -24,7 +22,7 @@ FIRST_REST_S, LONGEST_REST_S = 1.0, 60.0
 class Runs(Protocol):
     """What an engine needs of a session."""
 
-    def run(self, feeds: Feeds) -> dict[str, Value]:
+    def run(self, feeds: Feeds) -> Mapping[str, Value]:
         """Run once."""
 
     def close(self) -> None:
@@ -58,7 +56,7 @@ class Engine:
         self._ran_at = time.monotonic()
         self._lock = threading.Lock()
 
-    def run(self, feeds: Feeds) -> dict[str, Value]:
+    def run(self, feeds: Feeds) -> Mapping[str, Value]:
         """Run once, timed; ExecutionError for whatever the engine raises that is no error of ours.
 
         Calls take turns; one that would wait long fails instead, for it may stand on the loop.
@@ -114,8 +112,7 @@ class Engine:
 
 def rows_of(feeds: Feeds) -> int:
     """Rows along the first axis of the first tensor; 1 for a scalar or a sequence."""
-    shape: Callable[[Value], tuple[int, ...]] = np.shape
     for value in feeds.values():
-        if value is not None and not isinstance(value, list | tuple):
-            return (shape(value) or (1,))[0]
+        if shape := getattr(value, "shape", ()):
+            return int(shape[0])
     return 1

@@ -147,9 +147,12 @@ def details(entry: Entry, model: Model) -> dict[str, Any]:
                 "name": e.name,
                 "row_us": round(e.row_s * 1e6, 1),
                 "waiting_rows": e.waiting_rows,
+                "batches": b.stats.batches,
+                "padded_rows": b.stats.padded_rows,
+                "refused": b.stats.refused,
                 "failures": e.failures,
                 "quarantine": e.quarantine.reason if e.quarantine else "",
             }
-            for e in (served.engines if served else ())
+            for e, b in (zip(served.engines, served.batchers, strict=True) if served else ())
         ],
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from autoglm.errors import (
@@ -17,8 +18,10 @@ from autoglm.errors import (
     LimitError,
     ModelNotServedError,
 )
+from autoglm.serve.batch import Batcher, BatchLimits
 from autoglm.serve.core import Client, ModelInfo, Request
 from autoglm.serve.pool.canary import canary as make_canary
+from autoglm.serve.pool.engine import Engine
 from autoglm.serve.pool.entries import (
     Entry,
     Model,
@@ -36,7 +39,7 @@ from autoglm.serve.pool.repository import (
     require_name,
     require_version,
 )
-from autoglm.serve.pool.served import Direct, MakeQueue, Outputs, Served
+from autoglm.serve.pool.served import Outputs, Served
 
 _DRAIN_S = 60.0
 _NOBODY = Client()
@@ -51,14 +54,14 @@ class Pool:
         repository: Repository,
         *,
         memory_bytes: int = 0,
-        queue: MakeQueue = lambda run, info: Direct(run),
+        limits: BatchLimits | None = None,
         on_use: Callable[[Client, str], None] | None = None,
     ) -> None:
         self.repository = repository
         self.memory_bytes = memory_bytes
         self.on_use = on_use  # told of every request's client and model; may ask for preloads
         self.evictions = 0
-        self._queue = queue
+        self._limits = limits or BatchLimits()
         self._models: dict[str, Model] = {}
         self._loading = asyncio.Lock()  # one load at a time: each is measured against the budget
         self._leaving = 0  # bytes of replaced versions that still answer
@@ -120,6 +123,15 @@ class Pool:
             await self._kept(self._load(source))
         return self.model(name, source.version)
 
+    async def preload(self, name: str, version: str = "") -> None:
+        """Load what is not there; nothing where it is."""
+        model = self._models.get(name, Model())
+        entry = model.entry(version) if version else model.stable()
+        if entry is None or not (entry.served or entry.wanted):
+            await self.load(name, version=version)
+        elif entry.served is None:
+            await asyncio.shield(self._return(entry))
+
     async def unload(self, name: str, version: str = "") -> None:
         """Stop serving one version, or all, after what was accepted is answered."""
         model = self._model(name)
@@ -148,6 +160,13 @@ class Pool:
         model = self._model(name)
         chosen = make_canary(self._entry(name, version).version, percent, by)
         model.canary = chosen if percent else None
+
+    def tune(self, limits: BatchLimits) -> None:
+        """Batch by these limits from now on, every model."""
+        self._limits = limits
+        for served in (e.served for e in self._entries() if e.served is not None):
+            for engine, batcher in zip(served.engines, served.batchers, strict=True):
+                batcher.limits = self._limits_of(engine)
 
     async def close(self) -> None:
         """Unload everything."""
@@ -305,13 +324,17 @@ class Pool:
             digest=loaded.digest,
             engines=tuple(e.name for e in loaded.engines),
         )
-        queues = [self._queue(e.run, info) for e in loaded.engines]
-        old, entry.served = entry.served, Served(info, loaded.engines, queues, self.infer)
+        batchers = [Batcher(e.run, info, self._limits_of(e)) for e in loaded.engines]
+        old, entry.served = entry.served, Served(info, loaded.engines, batchers, self.infer)
         entry.source, entry.state, entry.reason, entry.wanted = source, "ready", "", True
         entry.resident_bytes, entry.load_s = loaded.resident_bytes, loaded.seconds
         entry.loads += 1
         if old is not None:
             self._background(self._leave(old, entry.memory_bytes))
+
+    def _limits_of(self, engine: Engine) -> BatchLimits:
+        # A process that died is started again by the next run: never on the event loop.
+        return replace(self._limits, inline_below_s=0.0) if engine.restarts else self._limits
 
     async def _leave(self, old: Served, memory_bytes: int) -> None:
         self._leaving += memory_bytes

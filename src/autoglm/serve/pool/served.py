@@ -4,38 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
-from autoglm.errors import BackendError, DrainingError
+from autoglm.errors import BackendError, DrainingError, OverloadedError
+from autoglm.serve.batch import Batcher
 from autoglm.serve.core import ModelInfo, Request
 from autoglm.serve.pool.engine import LONGEST_REST_S, Engine, Quarantine, rows_of
 from autoglm.spec import Feeds, Value
 
-Outputs = dict[str, Value]
-Run = Callable[[Feeds], Outputs]
-
-
-class Queue(Protocol):
-    """What of a batcher is used here."""
-
-    async def submit(self, request: Request) -> Outputs:
-        """The answer to one request."""
-
-
-@dataclass(slots=True)
-class Direct:
-    """No batches: each request runs by itself in a thread."""
-
-    run: Run
-
-    async def submit(self, request: Request) -> Outputs:
-        """The answer to one request."""
-        return await asyncio.to_thread(self.run, dict(request.inputs))
-
-
-MakeQueue = Callable[[Run, ModelInfo], Queue]
+Outputs = Mapping[str, Value]
 
 
 @dataclass(slots=True)
@@ -44,7 +23,7 @@ class Served:
 
     info: ModelInfo
     engines: tuple[Engine, ...]
-    queues: Sequence[Queue]
+    batchers: Sequence[Batcher]  # one for each engine
     again: Callable[[Request], Awaitable[Outputs]]  # looks the version up anew
     used_at: float = field(default_factory=time.monotonic)
     inflight: int = 0
@@ -54,7 +33,7 @@ class Served:
 
     def run(self, feeds: Feeds) -> Outputs:
         """Run at once on the engine that is free soonest; for callers that batch by themselves."""
-        return self.engines[self._pick(rows_of(feeds), ())].run(feeds)
+        return self.engines[self._pick(rows_of(feeds))].run(feeds)
 
     async def infer(self, request: Request) -> Outputs:
         """Answer; what one engine fails at, another tries once."""
@@ -92,20 +71,27 @@ class Served:
         return True
 
     def _close(self) -> None:
+        for batcher in self.batchers:
+            batcher.close()
         for engine in self.engines:
             engine.close()
 
     async def _infer(self, request: Request, rows: int) -> Outputs:
-        first = self._pick(rows, ())
+        first = self._pick(rows)
         try:
             return await self._ask(first, request, rows)
+        except OverloadedError:
+            if (second := self._other(rows, first)) is None:
+                raise
+            return await self._ask(second, request, rows)
         except BackendError as error:
             failed, cause = self.engines[first], error
         failed.failures += 1
         self._examine(failed)
-        second = self._spare(rows, first)
-        if second is None:
+        second = self._other(rows, first)
+        if second is None and not failed.restarts:
             raise cause
+        second = first if second is None else second  # its process has been replaced
         outputs = await self._ask(second, request, rows)
         # Another engine could answer it, so the request was not at fault.
         if second != first and failed.failed_alone():
@@ -116,21 +102,18 @@ class Served:
         engine = self.engines[index]
         engine.waiting_rows += rows
         try:
-            outputs = await self.queues[index].submit(request)
+            outputs = await self.batchers[index].submit(request)
         finally:
             engine.waiting_rows -= rows
         engine.answered()
         return outputs
 
-    def _pick(self, rows: int, without: tuple[int, ...]) -> int:
-        best, soonest = -1, float("inf")
-        for index, engine in enumerate(self.engines):
-            if engine.quarantine is None and index not in without:
-                expected = engine.expected_s(rows)
-                if expected < soonest or best < 0:
-                    best, soonest = index, expected
-        if best >= 0:
-            return best
+    def _pick(self, rows: int) -> int:
+        """Whose answer is expected soonest; DrainingError where every engine rests."""
+        index = 0 if len(self.engines) == 1 and self.engines[0].quarantine is None else None
+        index = self._other(rows, -1) if index is None else index
+        if index is not None:
+            return index
         rests = (e.quarantine.rest_s for e in self.engines if e.quarantine)
         raise DrainingError(
             "No engine of model {model} works at the moment.",
@@ -139,12 +122,10 @@ class Served:
             retry_after_s=min(rests, default=1.0),
         )
 
-    def _spare(self, rows: int, failed: int) -> int | None:
-        """Who tries again: another engine, or the same where its process has been replaced."""
-        try:
-            return self._pick(rows, (failed,))
-        except DrainingError:
-            return failed if self.engines[failed].restarts else None
+    def _other(self, rows: int, without: int) -> int | None:
+        """The best engine but one; None where there is no other."""
+        able = [i for i, e in enumerate(self.engines) if e.quarantine is None and i != without]
+        return min(able, key=lambda i: self.engines[i].expected_s(rows), default=None)
 
     def _examine(self, engine: Engine) -> None:
         """Ask it a question that it has answered before: was it the engine, or the request?"""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections import Counter
 from collections.abc import Mapping
 from fnmatch import translate
 from typing import Annotated, Any
@@ -140,8 +141,8 @@ class Table(_Strict):
 
     @model_validator(mode="after")
     def _names_differ(self) -> Table:
-        names = [rule.name for rule in self.rules]
-        twice = sorted({name for name in names if names.count(name) > 1})
+        counted = Counter(rule.name for rule in self.rules)
+        twice = ", ".join(sorted(name for name, count in counted.items() if count > 1))
         if twice:
             raise PydanticCustomError(
                 "twice", "each rule's name once; more than once: {names}", {"names": twice}
