@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 import onnx_ir as ir
 
+from autoglm.errors import BundleError
 from autoglm.rewrite.facts import value_facts
-from autoglm.spec import TensorInfo
+from autoglm.spec import Artifact, TensorInfo
+
+T = TypeVar("T")
 
 PAGE = 4096
 INLINE_BYTES = (
@@ -30,6 +34,42 @@ def save_onnx(model: ir.Model, path: Path, *, alignment: int = PAGE) -> Path:
         align_threshold=0,
     )
     return path
+
+
+def load_artifact(artifact: Artifact, folder: Path, build: Callable[[ir.Model], T]) -> T:
+    """What `build` makes of a model that `save_onnx` wrote as the artifact's entry; BundleError for
+    a file that is no such model.
+    """
+    path = folder / artifact.entry
+    if not path.is_file():
+        raise BundleError(
+            "The {backend} artifact {path} is missing.",
+            backend=artifact.backend,
+            path=artifact.entry,
+        )
+    try:
+        model = ir.load(path)
+        _require_edges(model, artifact)
+        return build(model)
+    except MemoryError:
+        raise
+    except Exception as error:  # protobuf, onnx_ir and kernels raise anything on a crafted file
+        raise BundleError(
+            "{path} does not load: {cause}.",
+            hint="The file is not what compiling wrote: compile the model again.",
+            path=artifact.entry,
+            cause=f"{type(error).__name__}: {error}"[:300].rstrip("."),
+        ) from error
+
+
+def _require_edges(model: ir.Model, artifact: Artifact) -> None:
+    for found, named in (
+        (input_infos(model), artifact.inputs),
+        (output_infos(model), artifact.outputs),
+    ):
+        names = [[info.name for info in infos] for infos in (found, named)]
+        if names[0] != names[1]:
+            raise ValueError(f"it takes or gives {names[0]}, the manifest says {names[1]}")
 
 
 def weight_bytes(model: ir.Model) -> int:

@@ -10,9 +10,9 @@ import numpy as np
 
 from autoglm.backends.numpy.op import Kernel, Op
 from autoglm.backends.numpy.table import TABLE
-from autoglm.errors import BundleError, CompileError, ExecutionError
+from autoglm.errors import CompileError, ExecutionError
 from autoglm.rewrite.program import Call, Program, prepared
-from autoglm.rewrite.save import input_infos, output_infos, save_onnx
+from autoglm.rewrite.save import input_infos, load_artifact, output_infos, save_onnx
 from autoglm.spec import Artifact, Closing, CompileOptions, Feeds, RunOptions, TensorInfo, Value
 from autoglm.tensor.dtype import to_numpy
 from autoglm.tensor.feeds import check_feeds
@@ -88,13 +88,9 @@ def compile_model(model: ir.Model, options: CompileOptions, out: Path) -> Artifa
 
 def open_session(artifact: Artifact, folder: Path, options: RunOptions) -> NumpySession:
     """Load what `compile_model` wrote."""
-    import onnx_ir as ir
-
-    path = folder / artifact.entry
-    if not path.is_file():
-        raise BundleError("The numpy artifact {path} is missing.", path=artifact.entry)
-    model = ir.load(path)
-    program = Program(model.graph, NumpyEngine(), model.opset_imports)
+    program = load_artifact(
+        artifact, folder, lambda m: Program(m.graph, NumpyEngine(), m.opset_imports)
+    )
     return NumpySession(program, artifact.inputs, artifact.outputs, options.profile)
 
 

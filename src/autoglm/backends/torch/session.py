@@ -4,34 +4,36 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from autoglm.backends.torch.device import find_device, synchronizer, with_graphs
 from autoglm.backends.torch.dtypes import blank, to_array, to_tensor
 from autoglm.backends.torch.engine import TorchEngine
-from autoglm.errors import BundleError, ExecutionError
+from autoglm.errors import ExecutionError
 from autoglm.rewrite.program import Program
+from autoglm.rewrite.save import load_artifact
 from autoglm.spec import Artifact, Closing, Feeds, RunOptions, TensorInfo, Value
 from autoglm.tensor.feeds import check_feeds
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 
 def open_session(artifact: Artifact, folder: Path, options: RunOptions) -> TorchSession:
     """Load what `compile_model` wrote, onto the device asked for."""
-    import onnx_ir as ir
-
-    path = folder / artifact.entry
-    if not path.is_file():
-        raise BundleError("The torch artifact {path} is missing.", path=artifact.entry)
     device = find_device(options.device or str(artifact.meta.get("device", "")))
     if options.threads > 0:
         torch.set_num_threads(options.threads)  # torch has one setting per process
-    model = ir.load(path)
-    high = frozenset(artifact.meta.get("keep_high", ()))
     wait = synchronizer(device) if options.profile else None
-    engine = TorchEngine(device, artifact.precision, high, wait=wait)
-    program = Program(model.graph, engine, model.opset_imports)
+
+    def build(model: ir.Model) -> tuple[TorchEngine, Program]:
+        high = frozenset(artifact.meta.get("keep_high", ()))
+        engine = TorchEngine(device, artifact.precision, high, wait=wait)
+        return engine, Program(model.graph, engine, model.opset_imports)
+
+    engine, program = load_artifact(artifact, folder, build)
     settings = {**artifact.meta, **options.settings}
     mode = str(settings.get("compile", "off"))
     if settings.get("graphs") == "true":
