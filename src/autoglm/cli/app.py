@@ -63,13 +63,15 @@ def _register() -> None:
         inspect,
         keys,
         machine,
+        models,
         ops,
+        route,
         run,
         toolchain,
     )
 
     modules = (check, compile, run, inspect, bench, ops, config, machine, doctor, audit, toolchain)
-    modules = (*modules, keys)
+    modules = (*modules, keys, models, route)
     for module in modules:
         module.register(app)
 

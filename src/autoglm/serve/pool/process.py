@@ -23,7 +23,9 @@ from autoglm.spec import Closing, Feeds, Value
 from autoglm.toolchain.service import ANSWER, Service
 
 _RUN_S = 600.0
-_KINDS = {c.code: c for c in vars(errors).values() if isinstance(c, type) and hasattr(c, "code")}
+_KINDS: dict[str, type[AutoGLMError]] = {
+    c.code: c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, AutoGLMError)
+}
 
 
 class IsolatedSession(Closing):

@@ -1,0 +1,212 @@
+"""Ask a running server over REST: one call, its JSON, and an error with a way on where it fails."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote, urlencode, urlsplit
+
+import typer
+
+from autoglm import errors
+from autoglm.errors import AutoGLMError, ConfigError, ServeError
+
+if TYPE_CHECKING:
+    from urllib.request import OpenerDirector
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+_TIMEOUT_S = 300.0  # a load answers when the new version is warm
+_MAX_BYTES = 64 << 20
+_KINDS: dict[str, type[AutoGLMError]] = {
+    c.code: c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, AutoGLMError)
+}
+
+_OPTIONS: dict[str, tuple[Any, Any]] = {
+    "url": (
+        Annotated[str, typer.Option("--url", metavar="URL", help="Of the running server.")],
+        DEFAULT_URL,
+    ),
+    "api_key": (
+        Annotated[
+            str,
+            typer.Option(
+                "--api-key", metavar="KEY", help="Sent as a bearer token.", show_default=False
+            ),
+        ],
+        "",
+    ),
+    "api_key_file": (
+        Annotated[
+            Path | None,
+            typer.Option("--api-key-file", metavar="FILE", help="Keeps it off the process list."),
+        ],
+        None,
+    ),
+    "ca": (
+        Annotated[
+            Path | None,
+            typer.Option("--ca", metavar="FILE", help="Authority that signed its certificate."),
+        ],
+        None,
+    ),
+}
+
+
+class NoServerError(ServeError):
+    """Nobody answers at the URL, or not as a server of ours."""
+
+    code = "draining"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where to ask, and as whom."""
+
+    url: str
+    api_key: str = ""
+    ca: Path | None = None
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Its JSON answer; the server's own error where it refuses, NoServerError where none
+        answers.
+        """
+        from urllib.error import HTTPError, URLError
+        from urllib.request import Request
+
+        target = (
+            self.url.rstrip("/") + quote(path) + ("?" + urlencode(query, True) if query else "")
+        )
+        data = json.dumps(dict(body)).encode() if body is not None else None
+        request = Request(target, data, {"Accept": "application/json"}, method=method)
+        if data is not None:
+            request.add_header("Content-Type", "application/json")
+        if self.api_key:
+            request.add_header("Authorization", f"Bearer {self.api_key}")
+        try:
+            with _opener(self).open(request, timeout=_TIMEOUT_S) as reply:
+                return _parsed(reply.read(_MAX_BYTES), self.url)
+        except HTTPError as error:
+            with error:
+                raise _refusal(error.code, error.read(_MAX_BYTES), self.url) from error
+        except (URLError, OSError) as error:
+            raise NoServerError(
+                "No server answers at {url}: {reason}.",
+                hint="Start one with `autoglm serve BUNDLE`, or give its address with --url.",
+                url=self.url,
+                reason=getattr(error, "reason", None) or error,
+            ) from error
+
+
+def connected(command: Callable[..., int]) -> Callable[..., int]:
+    """Give a command the options that name a server; its `server` parameter receives it."""
+    own = inspect.signature(command, eval_str=True).parameters.values()
+    kept = [p.replace(kind=p.KEYWORD_ONLY) for p in own if p.name != "server"]
+    extra = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+        for name, (kind, default) in _OPTIONS.items()
+    ]
+
+    @functools.wraps(command)
+    def wrapper(**values: Any) -> int:
+        said = {name: values.pop(name) for name in _OPTIONS}
+        return command(**values, server=_server(**said))
+
+    del wrapper.__wrapped__  # or inspect would look through to the command itself
+    vars(wrapper)["__signature__"] = inspect.Signature([*kept, *extra])
+    wrapper.__annotations__ = {p.name: p.annotation for p in (*kept, *extra)}
+    return wrapper
+
+
+def _server(url: str, api_key: str, api_key_file: Path | None, ca: Path | None) -> Server:
+    """The server that the options name."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError("{url!r} is not an http:// or https:// address.", url=url)
+    for file in (api_key_file, ca):
+        if file is not None and not file.is_file():
+            raise errors.FileMissingError("There is no file {path}.", path=file)
+    if api_key_file is not None:
+        api_key = api_key_file.read_text("utf-8").strip()
+    if api_key and (not api_key.isascii() or not api_key.isprintable()):
+        raise ConfigError("An API key holds printable ASCII characters only.")
+    return Server(url, api_key, ca)
+
+
+def _opener(server: Server) -> OpenerDirector:
+    import ssl
+    from urllib.request import HTTPRedirectHandler, HTTPSHandler, ProxyHandler, build_opener
+
+    class Stay(HTTPRedirectHandler):
+        """A redirect would take the key elsewhere."""
+
+        def redirect_request(self, *_: Any) -> None:
+            return None
+
+    handlers: list[Any] = [Stay()]
+    if urlsplit(server.url).hostname in ("127.0.0.1", "localhost", "::1"):
+        handlers.append(ProxyHandler({}))  # a proxy has no way to this machine's own servers
+    if server.ca is not None:
+        handlers.append(HTTPSHandler(context=ssl.create_default_context(cafile=str(server.ca))))
+    return build_opener(*handlers)
+
+
+def _parsed(data: bytes, url: str) -> dict[str, Any]:
+    try:
+        value = json.loads(data)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise NoServerError(
+            "What answers at {url} is no autoglm server: {found}.",
+            hint="Give the address of `autoglm serve` with --url.",
+            url=url,
+            found=repr(data[:80]),
+        )
+    return value
+
+
+def _refusal(status: int, data: bytes, url: str) -> AutoGLMError:
+    """The server's error as it would have been raised here, as far as its answer says."""
+    try:
+        value = json.loads(data)
+    except ValueError:
+        value = None
+    said = value if isinstance(value, dict) else {}
+    inner = said.get("error")
+    facts = inner if isinstance(inner, dict) else said
+    message = facts.get("message") or (inner if isinstance(inner, str) else "")
+    code = str(facts.get("code") or _code(status))
+    kind = _KINDS.get(code, ServeError)
+    return kind(
+        "The server at {url} answered {status}: {message}",
+        hint=_hint(str(facts.get("hint") or ""), code),
+        url=url,
+        status=status,
+        message=str(message or data[:200].decode("utf-8", "replace") or "nothing"),
+    )
+
+
+def _hint(said: str, code: str) -> str:
+    if said:
+        return said.replace("{", "{{").replace("}", "}}")
+    if code in ("unauthenticated", "forbidden"):
+        return "Give a key that may change the server: --api-key-file FILE"
+    return ""
+
+
+def _code(status: int) -> str:
+    """The first code of that HTTP status among those of serving."""
+    serving = (c for c in _KINDS.values() if issubclass(c, ServeError))
+    return next((c.code for c in serving if errors.TABLE[c.code].http == status), "serve")
