@@ -60,6 +60,79 @@ def test_there_are_many_entries_with_codes_of_their_own_for_every_vendor() -> No
     assert {entry.vendor for entry in entries()} == vendors
 
 
+def test_most_samples_are_what_somebody_reported() -> None:
+    reported = [e for e in entries() if re.search(r"^[\w.-]+/[\w.-]+#\d+|^https?://", e.source)]
+    tables = [e for e in entries() if e not in reported]
+
+    assert len(reported) >= 100
+    assert all(re.match("CANN|Cambricon|Huawei|run:", e.source) for e in tables)
+
+
+# Other wordings of one message, as the threads print them.
+REPORTED = {
+    "vllm-project/vllm-ascend#811": (
+        "EZ3002: [PID: 141730] 2025-05-14-07:42:33.234.136 Optype [TransData] of Ops kernel "
+        "[AIcoreEngine] is unsupported. Reason: [tbe-custom]:op type TransData is not found in "
+        "this op store.",
+        "ascend-op-refused",
+    ),
+    "yinghuo302/ascend-llm#7": (
+        "E19010:No parser is registered for op [/model/layers.0/self_attn/q_proj/MatMulInteger,"
+        "optype [ai.onnx::13::MatMulInteger1]].",
+        "ascend-no-parser",
+    ),
+    "hiyouga/LlamaFactory#7986": (
+        "E40021: [PID: 2000] 2025-07-17-11:24:31.572.955 Failed to compile Op "
+        "[Conv3D1_to_Conv3dv2,[Conv3D1,Conv3D1]]. (oppath: [Compile /usr/local/Ascend/ascend",
+        "ascend-op-compile",
+    ),
+    "modelscope/FunASR#2676": ("[ACL ERROR] E19999: Inner Error!", "ascend-inner-error"),
+    "Ascend/samples#16": (
+        "[ERROR]  acl set device 0 failed, errorCode = 507033",
+        "ascend-open-device",
+    ),
+    "Ascend/samples#21": (
+        "aclrtSetDevice: open device 0 failed, runtime result = 507033",
+        "ascend-open-device",
+    ),
+    "PaddlePaddle/Paddle#72458": (
+        "EE1001: 2025-04-11-10:12:09.580.593 The argument is invalid.Reason: rtGetDevMsg execute "
+        "failed, reason=[context pointer null]",
+        "ascend-invalid-argument",
+    ),
+    "opendatalab/MinerU#4075": (
+        "NPU function error: call aclnnCast failed, error code is 561103",
+        "ascend-kernel-not-found",
+    ),
+    "vllm-project/vllm-ascend#2387": (
+        "NPU function error: call aclnnAddRmsNormQuant failed, error code is 561000",
+        "ascend-tiling",
+    ),
+    "Ascend/pytorch#54": (
+        "EI9999: 2024-10-21-10:42:00.358.410  The error from device(chipId:3, dieId:0), serial "
+        "number is 9, hccl fftsplus task timeout occurred during task execution, stream_id:5",
+        "hccl-notify-timeout",
+    ),
+    "NVIDIA/nccl#1283": (
+        "n176-080-198:2657296:2658232 [0] include/alloc.h:102 NCCL WARN Cuda failure 1 'invalid "
+        "argument'",
+        "nccl-cuda-memory",
+    ),
+    "sophgo/sophon-demo#65": (
+        "[ERR] /workspace/nntoolchain/TPU1686/firmware_core/src/global_layer/nodechip_attention.c"
+        ':269: calc_nc_split: Assertion "0" failed.',
+        "sophon-attention-assert",
+    ),
+}
+
+
+@pytest.mark.parametrize("source", REPORTED)
+def test_other_wordings_that_were_reported_are_known_too(source: str) -> None:
+    text, code = REPORTED[source]
+
+    assert code in {found.code for found in explain(text)}
+
+
 def test_all_nodes_that_atc_names_are_reported_once_each() -> None:
     log = """ATC run failed, Please check the detail log, Try 'atc --help' for more information
 E19010: No parser is registered for Op [/tome1/FindMax, optype [ai.onnx::11::FindMax]].
