@@ -53,6 +53,9 @@ class Request:
     priority: int = 0  # higher first
     client: Client = Client()
     traceparent: str = ""  # W3C
+    # What was when, by time.perf_counter_ns(): (stage, begin) as each stage of telemetry.STAGES
+    # begins, (name, begin, end) of an operator or partition. None = nobody wants to know.
+    marks: list[tuple[str, int] | tuple[str, int, int]] | None = None
 
 
 @dataclass(slots=True)
@@ -92,11 +95,19 @@ class Gateway(Protocol):
     def authenticate(self, credentials: Credentials) -> Client:
         """Who this is; UnauthenticatedError when nobody we know."""
 
+    def permit(self, client: Client, model: str = "", *, admin: bool = False) -> None:
+        """ForbiddenError where this client may not use `model`, or not change the server; a
+        transport asks before `load` and `unload`, `infer` asks by itself.
+        """
+
     def models(self) -> tuple[ModelInfo, ...]:
         """Every version known, ready or not."""
 
     def model(self, name: str, version: str = "") -> ModelInfo:
         """One version; ModelNotServedError names what is there."""
+
+    def statistics(self, info: ModelInfo) -> Mapping[str, Value]:
+        """What this version has answered, as Triton's ModelStatistics in JSON."""
 
     def ready(self) -> bool:
         """True when accepting work: not starting, not draining."""
