@@ -16,8 +16,9 @@ from autoglm.serve.proto import tensors
 from autoglm.spec import Dim, TensorInfo, Value
 from autoglm.tensor.dtype import DTYPES
 
-MAX_TEXT = 1000  # an error must fit into the trailing metadata, which clients take 8 KiB of
-MAX_FACTS = 16
+# An error must fit into the trailing metadata, which clients take 8 KiB of.
+MAX_TEXT = 600
+MAX_FACTS = 10
 _ANONYMOUS = Client()
 # Which lists of Values may hold a dtype, by its kind.
 _LISTS = {
@@ -29,14 +30,15 @@ _LISTS = {
 }
 
 
-def parse(raw: bytes) -> Any:
-    """The InferRequest in `raw`; unknown fields stay in it."""
+def parse(raw: bytes, kind: Any = pb.InferRequest) -> Any:
+    """The message of that generated class in `raw`; unknown fields stay in it."""
     try:
-        return pb.InferRequest.FromString(raw)
+        return kind.FromString(raw)
     except (DecodeError, RecursionError) as error:
         raise InvalidRequestError(
-            "The request is not an autoglm.v1.InferRequest: {reason}.",
-            hint="The schema is autoglm/v1/infer.proto.",
+            "The request is not an {kind}: {reason}.",
+            hint="The schema is in autoglm/v1/infer.proto, and on gRPC there by reflection.",
+            kind=kind.DESCRIPTOR.full_name,
             reason=str(error)[:200],
         ) from error
 
@@ -77,7 +79,7 @@ def from_error(error: AutoGLMError, request_id: str = "") -> Any:
 def to_error(error: AutoGLMError) -> Any:
     """The error alone, cut so that it fits every wire."""
     facts = {
-        str(key)[:100]: str(value)[:200]
+        printable(str(key), 50): printable(str(value), 100)
         for key, value in list(error.facts.items())[:MAX_FACTS]
         if isinstance(value, str | int | float | bool)
     }
@@ -85,7 +87,7 @@ def to_error(error: AutoGLMError) -> Any:
         code=error.code,
         message=printable(str(error)),
         hint=printable(error.hint),
-        facts={key: printable(value) for key, value in facts.items()},
+        facts=facts,
         http_status=error.row.http,
         grpc_status=error.row.grpc,
         retry_after_s=retry_after_s(error),
@@ -98,9 +100,9 @@ def retry_after_s(error: AutoGLMError) -> float:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else 0.0
 
 
-def printable(text: str) -> str:
-    """`text` as UTF-8 can hold it, at most `MAX_TEXT` characters."""
-    return text[:MAX_TEXT].encode("utf-8", "replace").decode()
+def printable(text: str, size: int = MAX_TEXT) -> str:
+    """`text` as UTF-8 can hold it, in at most `size` bytes."""
+    return text.encode("utf-8", "replace")[:size].decode("utf-8", "ignore")
 
 
 def to_value(tensor: Any) -> Value:
@@ -165,6 +167,8 @@ def from_model(info: ModelInfo) -> Any:
         engines=info.engines,
         aliases=info.aliases,
         reason=info.reason,
+        labels=info.labels,
+        memory_bytes=info.memory_bytes,
     )
 
 

@@ -226,6 +226,8 @@ class Model(_message.Message):
         "engines",
         "aliases",
         "reason",
+        "labels",
+        "memory_bytes",
     )
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -236,6 +238,8 @@ class Model(_message.Message):
     ENGINES_FIELD_NUMBER: _ClassVar[int]
     ALIASES_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     inputs: _containers.RepeatedCompositeFieldContainer[TensorInfo]
@@ -245,6 +249,8 @@ class Model(_message.Message):
     engines: _containers.RepeatedScalarFieldContainer[str]
     aliases: _containers.RepeatedScalarFieldContainer[str]
     reason: str
+    labels: _containers.RepeatedScalarFieldContainer[str]
+    memory_bytes: int
     def __init__(
         self,
         name: _Optional[str] = ...,
@@ -256,6 +262,8 @@ class Model(_message.Message):
         engines: _Optional[_Iterable[str]] = ...,
         aliases: _Optional[_Iterable[str]] = ...,
         reason: _Optional[str] = ...,
+        labels: _Optional[_Iterable[str]] = ...,
+        memory_bytes: _Optional[int] = ...,
     ) -> None: ...
 
 class TensorInfo(_message.Message):

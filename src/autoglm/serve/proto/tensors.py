@@ -59,10 +59,10 @@ def from_oip(name: str, datatype: str) -> str:
     return dtype
 
 
-def decode(name: str, dtype: str, shape: Sequence[int], raw: bytes) -> Value:
+def decode(name: str, dtype: str, shape: Sequence[int], raw: bytes | memoryview) -> Value:
     """The array in `raw`; a read-only view, but for strings."""
     if dtype == "string":
-        return from_list(name, dtype, shape, list(_strings(name, raw)))
+        return from_list(name, dtype, shape, list(_strings(name, bytes(raw))))
     wire = _WIRE.get(dtype)
     if wire is None:
         raise _unknown_dtype(name, dtype)
