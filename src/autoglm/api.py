@@ -16,7 +16,7 @@ from autoglm import registry
 from autoglm.config import AdaptConfig, merge
 from autoglm.errors import ConfigError, FileMissingError
 from autoglm.runtime.report import Report, make_report
-from autoglm.spec import Alternative, Certificate, Chip, Device, Feeds, Fit, RunOptions, Value
+from autoglm.spec import Alternative, Certificate, Chip, Device, Feeds, Fit, Value
 from autoglm.tensor.files import write_error
 
 if TYPE_CHECKING:
@@ -193,13 +193,12 @@ def open(
     config = merge(config, **overrides)
     if _is_bundle(source):
         from autoglm.bundle.manifest import read_bundle
+        from autoglm.runtime.candidate import run_options
         from autoglm.runtime.session import open_parts
 
         _refuse_adapting(config)
         bundle = read_bundle(Path(str(source)), verify=verify)
-        options = RunOptions(
-            device=config.device, threads=config.threads, settings=dict(config.settings)
-        )
+        options = replace(run_options(config), settings=dict(config.settings))
         return open_parts(
             bundle.plan.partitions,
             bundle.artifacts,
@@ -325,6 +324,7 @@ def bench(
 def _open_measured(
     source: object, config: AdaptConfig, example_inputs: Sequence[Value] | None
 ) -> PlanSession:
+    from autoglm.runtime.candidate import run_options
     from autoglm.runtime.session import open_parts
 
     folder = tempfile.TemporaryDirectory(prefix="autoglm-open-", ignore_cleanup_errors=True)
@@ -337,7 +337,7 @@ def _open_measured(
             bundle.folder,
             bundle.inputs,
             bundle.outputs,
-            RunOptions(device=config.device, threads=config.threads),
+            run_options(config),
             on_close=folder.cleanup,
         )
     except BaseException:

@@ -302,6 +302,7 @@ class RunOptions:
 
     device: str = ""
     threads: int = 0
+    memory_limit_bytes: int = 0  # address space of each program that runs it; 0 = no limit
     profile: bool = False
     settings: Mapping[str, str] = field(default_factory=dict)
 

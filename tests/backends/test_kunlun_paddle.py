@@ -16,7 +16,7 @@ from models import Builder, cnn, decoder, feeds, mlp, transformer
 
 from autoglm.backends.kunlun import Kunlun
 from autoglm.backends.kunlun.client import client
-from autoglm.errors import BundleError, CompileError, ExecutionError
+from autoglm.errors import BundleError, CompileError, ExecutionError, LimitError
 from autoglm.spec import CompileOptions, RunOptions
 from autoglm.testing.conformance import core_cases, dishonest, sample
 
@@ -166,3 +166,27 @@ def test_an_epsilon_that_paddles_own_operators_refuse_is_spelled_out(
 
     for name, array in reference(model, given, tmp_path).items():
         assert np.abs(found[name] - array).max() <= 1e-5
+
+
+GIB = 1 << 30
+
+
+def test_a_run_over_the_memory_limit_says_so_and_others_go_on(open_model: Open) -> None:
+    b = Builder()
+    wide = b.op("Tile", b.input("x", [1024, 1024]), b.input("times", [2], np.int64))
+    model = b.model(b.op("ReduceSum", wide, keepdims=0))
+    x = np.ones((1024, 1024), np.float32)
+    limited = RunOptions(memory_limit_bytes=16 * GIB)
+
+    with open_model(model, run=limited, memory_limit_bytes=16 * GIB) as session:
+        with pytest.raises(LimitError, match="limit of 16384 MiB") as caught:
+            session.run({"x": x, "times": np.array([100, 100])})
+        (found,) = session.run({"x": x, "times": np.array([2, 1])}).values()
+
+    assert found == 2 << 20
+    assert "--memory-limit-bytes" in caught.value.hint
+
+
+def test_a_limit_that_paddle_does_not_start_in_says_so(open_model: Open) -> None:
+    with pytest.raises(LimitError, match="limit of 256 MiB"):
+        open_model(mlp(), memory_limit_bytes=GIB // 4)

@@ -13,7 +13,7 @@ from autoglm.runtime.build import Built
 from autoglm.runtime.prepare import Loaded, Planned, installed, plan_for
 from autoglm.runtime.session import PlanSession
 from autoglm.runtime.timing import Samples
-from autoglm.spec import Certificate, CompileOptions, Feeds, Fit
+from autoglm.spec import Certificate, CompileOptions, Feeds, Fit, RunOptions
 
 if TYPE_CHECKING:
     from autoglm.config import AdaptConfig
@@ -142,6 +142,15 @@ def options_of(
         memory_limit_bytes=config.memory_limit_bytes,
         optimize=config.optimize,
         settings=dict(config.settings),
+    )
+
+
+def run_options(config: AdaptConfig) -> RunOptions:
+    """What the config says to a backend's open; the settings are one backend's own."""
+    return RunOptions(
+        device=config.device,
+        threads=config.threads,
+        memory_limit_bytes=config.memory_limit_bytes,
     )
 
 

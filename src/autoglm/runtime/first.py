@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from autoglm.errors import BackendError, UnsupportedOperatorError
 from autoglm.plan.explain import lacks
 from autoglm.runtime.build import plan_and_build
-from autoglm.runtime.candidate import options_of
+from autoglm.runtime.candidate import options_of, run_options
 from autoglm.runtime.prepare import Loaded, Planned, installed, plan_for
 from autoglm.runtime.samples import make_samplings
 from autoglm.runtime.session import PlanSession, open_parts
-from autoglm.spec import Fit, RunOptions
+from autoglm.spec import Fit
 
 if TYPE_CHECKING:
     from autoglm.config import AdaptConfig
@@ -91,7 +91,7 @@ def _open(
             Path(folder.name),
             loaded.inputs,
             loaded.outputs,
-            RunOptions(device=config.device, threads=config.threads),
+            run_options(config),
             on_close=folder.cleanup,
         )
     except BaseException:

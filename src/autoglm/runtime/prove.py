@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from autoglm.errors import AutoGLMError, LimitError
 from autoglm.runtime.build import crossing, plan_and_build
-from autoglm.runtime.candidate import Candidate, Samplings, Search, options_of
+from autoglm.runtime.candidate import Candidate, Samplings, Search, options_of, run_options
 from autoglm.runtime.certify import certify, first_divergence
 from autoglm.runtime.golden import Golden
 from autoglm.runtime.sensitive import raise_order
 from autoglm.runtime.session import open_parts
-from autoglm.spec import RunOptions, Value
+from autoglm.spec import Value
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -169,7 +169,7 @@ def _build_one(search: Search, candidate: Candidate, answers: Answers, fastest_s
         place,
         search.loaded.inputs,
         search.loaded.outputs,
-        RunOptions(device=config.device, threads=config.threads),
+        run_options(config),
     )
     started = time.perf_counter()
     candidate.session.run(samplings.proof[0])

@@ -25,7 +25,9 @@ _MODEL, _PARAMS = "model.json", "model.pdiparams"
 def compile_model(model: ir.Model, options: CompileOptions, out: Path) -> Artifact:
     """Compile into `out`; CompileError names the node that Paddle does not take."""
     require_precision("kunlun", PRECISIONS, options)
-    worker = client()  # first: without the environment nothing else matters
+    worker = client(
+        options.memory_limit_bytes
+    )  # first: without the environment nothing else matters
     found = original(model)
     if found is not None:
         return found.keep(model, out, _toolkit(worker.environment.version), options)
@@ -57,7 +59,7 @@ def _build(model: ir.Model, options: CompileOptions, out: Path) -> list[str]:
     try:
         write_calls(prepared(model), work)
         question = {"verb": "build", "calls": str(work), "out": str(out)}
-        answer, _ = client().ask(question, timeout_s=options.timeout_s)
+        answer, _ = client(options.memory_limit_bytes).ask(question, timeout_s=options.timeout_s)
     except Refusal as refusal:
         if not refusal.node:
             raise CompileError("Paddle: {cause}.", cause=refusal.reason) from refusal

@@ -38,7 +38,7 @@ def open_session(artifact: Artifact, folder: Path, options: RunOptions) -> Paddl
         if not (folder / name).is_file():
             raise BundleError("The kunlun artifact's file {path} is missing.", path=name)
     timeout = _timeout(options.settings)
-    worker = client()
+    worker = client(options.memory_limit_bytes)
     question = {
         "verb": "open",
         "session": next(_NUMBERS),
