@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import onnx_ir as ir
@@ -11,7 +12,7 @@ import pytest
 from autoglm import registry
 from autoglm.errors import BackendUnavailableError
 from autoglm.spec import Artifact, Capabilities, CompileOptions, Device, RunOptions, Session
-from autoglm.testing.conformance import Level
+from autoglm.testing.conformance import Level, Reached
 from autoglm.testing.patterns import patterns
 from autoglm.testing.verify import (
     Record,
@@ -64,6 +65,40 @@ class Broken(Absent):
 
 def test_a_right_answer_is_the_top() -> None:
     assert climb(registry.backend("reference"), CASE).level is Level.RAN
+
+
+@pytest.mark.parametrize(
+    ("runs_on", "device"), [("simulator", ""), ("device", "Chip"), ("", "Chip")]
+)
+def test_the_device_is_where_the_artifacts_ran(
+    monkeypatch: pytest.MonkeyPatch, runs_on: str, device: str
+) -> None:
+    def answers(*_: object, **__: object) -> list[Reached]:
+        return [Reached(Level.RAN, runs_on=runs_on) for _ in patterns()]
+
+    monkeypatch.setattr("autoglm.testing.verify.ask_all", answers)
+    monkeypatch.setattr("autoglm.testing.verify.stages", lambda plug: ("Chip", "C model"))
+
+    record = verify("reference")
+
+    assert (record.device, record.simulator) == (device, "C model")
+
+
+def test_an_artifact_says_where_it_ran() -> None:
+    class Simulated(Absent):
+        def version(self) -> str:
+            return "1"
+
+        def compile(self, model: ir.Model, options: CompileOptions, out: Path) -> Artifact:
+            made = registry.backend("reference").compile(model, options, out)
+            return replace(made, meta={**made.meta, "runs_on": "simulator"})
+
+        def open(self, artifact: Artifact, folder: Path, options: RunOptions) -> Session:
+            return registry.backend("reference").open(artifact, folder, options)
+
+    reached = climb(Simulated(), CASE)
+
+    assert (reached.level, reached.runs_on) == (Level.RAN, "simulator")
 
 
 def test_without_the_tool_nothing_gets_beyond_lowered() -> None:

@@ -47,6 +47,7 @@ class Reached:
 
     level: Level
     reason: str = ""
+    runs_on: str = ""  # as `Answer` has it
 
 
 @dataclass(frozen=True, slots=True)

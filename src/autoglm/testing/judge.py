@@ -38,6 +38,9 @@ class Answer:
 
     outcome: str = "yes"
     reason: str = ""
+    runs_on: str = (
+        ""  # where the artifact says that it ran: "device", "simulator"; "" = it does not
+    )
 
 
 RIGHT = Answer()

@@ -168,7 +168,7 @@ def ask(
                     return answer
         finally:
             session.close()
-    return RIGHT
+    return replace(RIGHT, runs_on=str(artifact.meta.get("runs_on", "")))
 
 
 def load(case: Case) -> ir.Model:

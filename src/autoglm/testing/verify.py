@@ -80,13 +80,15 @@ def verify(name: str, *, timeout_s: float = 300.0) -> Record:
         else answer
         for case, answer in zip(cases, answers, strict=True)
     }
-    devices, simulators = stages(plug)
+    device, simulator = stages(plug)
+    if any(reached.runs_on not in ("", "device") for reached in found.values()):
+        device = ""  # one is here, and what was compiled ran elsewhere
     return Record(
         backend=name,
         toolkit=plug.version(),
         table=plug.capabilities().toolkit,
-        device=devices,
-        simulator=simulators,
+        device=device,
+        simulator=simulator,
         cells={cell: reached.level for cell, reached in found.items()},
         reasons={cell: reached.reason for cell, reached in found.items() if reached.reason},
     )
@@ -136,7 +138,7 @@ def climb(plug: Backend, case: Case) -> Reached:
     except Exception as error:  # whatever a vendor's tool raises is where the climb ends
         return Reached(Level.LOWERED, first_line(error))
     if answer.outcome == "yes":
-        return Reached(Level.RAN)
+        return Reached(Level.RAN, runs_on=answer.runs_on)
     return Reached(Level.COMPILED, f"{answer.outcome}: {answer.reason}")
 
 
