@@ -7,13 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import models
-import onnx_ir as ir
 import pytest
 from cli.test_page import HOSTILE, Reader
-from runtime.test_migrate import Npu
+from migration_chips import three_chips, wide_cnn
 
 import autoglm
-from autoglm import registry
 from autoglm.cli.app import invoke
 from autoglm.cli.migration_page import page
 from autoglm.messages import set_language
@@ -23,19 +21,13 @@ Capture = pytest.CaptureFixture[str]
 
 @pytest.fixture(scope="module", autouse=True)
 def _chips() -> Iterator[None]:
-    plugs = (Npu("alpha"), Npu("beta", ("MaxPool", "Relu")), Npu("gamma", (), ("fp32",)))
-    for plug in plugs:
-        registry.register_backend(plug)  # type: ignore[arg-type]
-    yield
-    for plug in plugs:
-        registry._load(registry.BACKENDS)[0].pop(plug.name)
+    with three_chips():
+        yield
 
 
 @pytest.fixture(scope="module")
 def cnn(tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("models") / "cnn.onnx"
-    ir.save(models.cnn(channels=64, size=128), path)
-    return str(path)
+    return str(wide_cnn(tmp_path_factory.mktemp("models")))
 
 
 def status(*words: str) -> int:

@@ -3,79 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import models
 import onnx_ir as ir
 import pytest
+from migration_chips import Npu, three_chips, wide_cnn
 
 import autoglm
 from autoglm import registry
 from autoglm.errors import BackendNotFoundError, ConfigError
 from autoglm.runtime.migrate import Migration
-from autoglm.spec import Capabilities, Chip, Constraint, Device, Evidence, Fit, Verdict, no, yes
-
-
-@dataclass
-class Npu:
-    """A chip that takes what ONNX Runtime takes, less `lacks`; nothing of it is installed."""
-
-    name: str
-    lacks: tuple[str, ...] = ()
-    has: tuple[str, ...] = ("fp32", "fp16")
-    api_version: int = 1
-
-    def probe(self) -> Sequence[Device]:
-        return []
-
-    def version(self) -> str:
-        return ""
-
-    def capabilities(self, arch: str = "") -> Capabilities:
-        if arch not in ("", "Big"):
-            raise ConfigError("Unknown chip {name!r}.", name=arch)
-        table = registry.backend("onnxruntime").capabilities()
-        rules = {op: rule for op, rule in table.table.items() if op not in self.lacks}
-        told = {
-            p: yes() if p in self.has else no(Constraint.PRECISION, f"it has no {p}")
-            for p in ("fp32", "fp16", "bf16", "int8")
-        }
-        chip = Chip(
-            arch or "Small",
-            "maker",
-            self.name,
-            "npu",
-            memory_bytes=2**33,
-            bandwidth_gbps=500.0 if arch else 50.0,
-            peak_tflops={"fp32": 20.0, "fp16": 40.0},
-            watts=75.0,
-            link_gbps=16.0,
-        )
-        return replace(
-            Capabilities(self.name, f"{self.name} 1.0", rules, evidence=Evidence.DOCUMENT),
-            precisions=told,
-            chip=chip,
-            formats=("npu-bin",),
-        )
+from autoglm.spec import Fit, Verdict
 
 
 @pytest.fixture
 def chips() -> Iterator[None]:
-    plugs = (Npu("alpha"), Npu("beta", ("MaxPool", "Relu")), Npu("gamma", (), ("fp32",)))
-    for plug in plugs:
-        registry.register_backend(plug)  # type: ignore[arg-type]
-    yield
-    for plug in plugs:
-        registry._load(registry.BACKENDS)[0].pop(plug.name)
+    with three_chips():
+        yield
 
 
 @pytest.fixture(scope="module")
 def cnn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("models") / "cnn.onnx"
-    ir.save(models.cnn(channels=64, size=128), path)
-    return path
+    return wide_cnn(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture
