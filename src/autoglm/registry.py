@@ -9,11 +9,12 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
-from autoglm.errors import AutoGLMError, BackendNotFoundError, ModelError
+from autoglm.errors import AutoGLMError, BackendNotFoundError, ModelError, NotOfferedError
 from autoglm.spec import API_VERSION, Backend, Frontend
 
 BACKENDS = "autoglm.backends"
 FRONTENDS = "autoglm.frontends"
+TRANSPORTS = "autoglm.transports"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,21 @@ def frontend_for(source: object) -> Frontend:
         "or Hugging Face folder, or a bundle.",
         source=str(source)[:200],
         known=", ".join(sorted(frontends())),
+    )
+
+
+def transport(name: str) -> Any:
+    """A new transport of that name (`autoglm.serve.core.Transport`); it holds its connections."""
+    found, broken = _load(TRANSPORTS)
+    if name in found:
+        return type(found[name])()
+    reason = next((b.reason for b in broken if b.name == name), "nothing registers it")
+    raise NotOfferedError(
+        "Transport {name} is not here: {reason}; there are {known}.",
+        hint="pip install 'open-autoglm[serve]' brings http, grpc and mqtt.",
+        name=name,
+        reason=reason,
+        known=", ".join(sorted(found)) or "none",
     )
 
 

@@ -67,11 +67,12 @@ def _register() -> None:
         ops,
         route,
         run,
+        serve,
         toolchain,
     )
 
     modules = (check, compile, run, inspect, bench, ops, config, machine, doctor, audit, toolchain)
-    modules = (*modules, keys, models, route)
+    modules = (*modules, serve, keys, models, route)
     for module in modules:
         module.register(app)
 

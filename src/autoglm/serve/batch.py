@@ -42,6 +42,7 @@ class BatchStats:
     requests: int = 0
     rows: int = 0
     padded_rows: int = 0  # computed and thrown away
+    failed: int = 0
     refused: int = 0
     dropped: int = 0  # cancelled or late before they ran
     run_s: float = 0.0
@@ -292,6 +293,7 @@ class Batcher:
             if future.done():
                 continue
             if isinstance(answer, BaseException):
+                self.stats.failed += 1
                 future.set_exception(answer)
             else:
                 future.set_result(answer)

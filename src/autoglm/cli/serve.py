@@ -1,0 +1,108 @@
+"""`autoglm serve`: bundles behind REST, gRPC and MQTT."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from autoglm.cli.common import Debug, Json, verb
+
+if TYPE_CHECKING:
+    from autoglm.serve.server import Server
+
+Models = Annotated[
+    list[str],
+    typer.Argument(metavar="MODEL...", help="bundle, folder of bundles, or NAME=PATH"),
+]
+Http = Annotated[str | None, typer.Option("--http", metavar="HOST:PORT", help="REST address.")]
+Grpc = Annotated[str | None, typer.Option("--grpc", metavar="HOST:PORT", help="gRPC address.")]
+Mqtt = Annotated[str | None, typer.Option("--mqtt", metavar="URL", help="MQTT broker.")]
+Certificate = Annotated[
+    Path | None, typer.Option("--tls-cert", metavar="FILE", help="Certificate chain, PEM.")
+]
+Key = Annotated[Path | None, typer.Option("--tls-key", metavar="FILE", help="Its key, PEM.")]
+ClientCa = Annotated[
+    Path | None,
+    typer.Option("--tls-client-ca", metavar="FILE", help="Ask clients for a certificate of it."),
+]
+MaxBatch = Annotated[int, typer.Option("--max-batch", min=1, help="Rows of one engine run.")]
+MaxQueue = Annotated[int, typer.Option("--max-queue", min=1, help="Rows that may wait a model.")]
+MaxBytes = Annotated[int, typer.Option("--max-bytes", min=1024, help="Bytes of one request.")]
+Memory = Annotated[int, typer.Option("--memory-mb", min=0, help="Of all models; 0 = no limit.")]
+Process = Annotated[bool, typer.Option("--process", help="Each engine in its own process.")]
+Drain = Annotated[float, typer.Option("--drain-s", min=0, help="Longest wait for open requests.")]
+
+
+def serve(
+    models: Models,
+    http: Http = None,
+    grpc: Grpc = None,
+    mqtt: Mqtt = None,
+    tls_cert: Certificate = None,
+    tls_key: Key = None,
+    tls_client_ca: ClientCa = None,
+    max_batch: MaxBatch = 64,
+    max_queue: MaxQueue = 1024,
+    max_bytes: MaxBytes = 64 << 20,
+    memory_mb: Memory = 0,
+    process: Process = False,
+    drain_s: Drain = 30.0,
+    json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Serve bundles over REST, gRPC and MQTT; without an address, REST on 127.0.0.1:8000.
+
+    Ctrl-C or SIGTERM stops listening, answers what was accepted, and ends.
+    """
+    from autoglm.cli.app import UsageError
+    from autoglm.serve.batch import BatchLimits
+    from autoglm.serve.options import Tls, TransportOptions
+    from autoglm.serve.server import ServeOptions
+    from autoglm.serve.server import serve as run
+
+    if (tls_cert is None) != (tls_key is None) or (tls_client_ca and not tls_cert):
+        raise UsageError("--tls-cert and --tls-key are given together, --tls-client-ca with them.")
+    tls = Tls(tls_cert, tls_key, tls_client_ca) if tls_cert and tls_key else None
+    given = {"http": http, "grpc": grpc, "mqtt": mqtt}
+    addresses = {name: address for name, address in given.items() if address}
+    options = ServeOptions(
+        models,
+        addresses or {"http": "127.0.0.1:8000"},
+        TransportOptions(tls=tls, max_bytes=max_bytes),
+        BatchLimits(max_batch_rows=max_batch, max_queue_rows=max_queue),
+        memory_bytes=memory_mb << 20,
+        process=process,
+        drain_s=drain_s,
+    )
+    run(options, lambda server: announce(server, as_json=json))
+    return 0
+
+
+def announce(server: Server, *, as_json: bool) -> None:
+    """What is served, and where."""
+    from autoglm.cli.output import emit_json, finish, note, stdout
+    from autoglm.messages import tr
+
+    models = server.gateway.models()
+    if as_json:
+        rows = [
+            {"name": m.name, "version": m.version, "state": m.state, "reason": m.reason}
+            for m in models
+        ]
+        emit_json({"urls": server.urls, "models": rows})
+    else:
+        for name, url in server.urls.items():
+            stdout().write(f"{name:<6}{url}\n")
+        for m in models:
+            stdout().write(f"{m.name} {m.version}  {m.state}  {', '.join(m.engines)}\n")
+    finish()
+    for m in models:
+        if m.state != "ready":
+            note(tr("note: {text}", text=f"{m.name} {m.version}: {m.reason}"))
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(verb(serve))

@@ -1,0 +1,189 @@
+"""The one gateway: every transport's request goes the same way, through the same parts.
+
+    authenticate -> permit, admit -> route -> cache -> pool (batcher, engine) -> answer
+
+Each part but the pool may be left out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+from autoglm.errors import DrainingError, InvalidRequestError
+from autoglm.serve.batch import BatchStats
+from autoglm.serve.core import Client, Credentials, ModelInfo, Request, Response
+from autoglm.spec import Value
+
+
+class Guards(Protocol):
+    """What is asked of the guard."""
+
+    def authenticate(self, credentials: Credentials) -> Client:
+        """Who this is."""
+
+    def permit(self, client: Client, model: str = "", *, admin: bool = False) -> None:
+        """ForbiddenError where the client may not."""
+
+    def admit(self, client: Client, nbytes: int = 0) -> None:
+        """Count a request against the client's limits."""
+
+
+class Routing(Protocol):
+    """What is asked of the routing table."""
+
+    def route(self, client: Client, model: str = "") -> Any:
+        """model, version, priority and limits for this client."""
+
+
+class Caching(Protocol):
+    """What is asked of the response cache."""
+
+    async def answer(self, key: str, run: Callable[[], Awaitable[Response]]) -> Response:
+        """The kept answer, or that of one run."""
+
+
+class LocalGateway:
+    """Answers in this process."""
+
+    def __init__(
+        self,
+        pool: Any,
+        *,
+        guard: Guards | None = None,
+        routes: Routing | None = None,
+        cache: Caching | None = None,
+        telemetry: Any = None,
+    ) -> None:
+        self.pool = pool
+        self.guard = guard
+        self.routes = routes
+        self.cache = cache
+        self.telemetry = telemetry
+        self.inflight = 0
+        self.state = "starting"  # starting | ready | draining
+        self._idle = asyncio.Event()
+
+    async def infer(self, request: Request) -> Response:
+        """Answer; cancelling the awaiting task drops queued work."""
+        if self.state == "starting":
+            raise DrainingError("The server is starting.", hint="Ask again soon.", retry_after_s=1)
+        self.inflight += 1
+        try:
+            return await self._infer(request)
+        finally:
+            self.inflight -= 1
+            if not self.inflight:
+                self._idle.set()
+
+    def authenticate(self, credentials: Credentials) -> Client:
+        """Who this is; UnauthenticatedError when nobody we know."""
+        if self.guard is None:
+            return Client("anonymous", credentials)
+        return self.guard.authenticate(credentials)
+
+    def permit(self, client: Client, model: str = "", *, admin: bool = False) -> None:
+        """ForbiddenError where this client may not use `model`, or not change the server."""
+        if self.guard is not None:
+            self.guard.permit(client, model, admin=admin)
+
+    def models(self) -> tuple[ModelInfo, ...]:
+        """Every version known, ready or not."""
+        return tuple(self.pool.models())
+
+    def model(self, name: str, version: str = "") -> ModelInfo:
+        """One version; ModelNotServedError names what is there."""
+        info: ModelInfo = self.pool.model(name, version)
+        return info
+
+    def ready(self) -> bool:
+        """True when accepting work: not starting, not draining."""
+        return self.state == "ready"
+
+    def statistics(self, info: ModelInfo) -> dict[str, Any]:
+        """Counts and seconds of one version, as v2's statistics name them."""
+        key = (info.name, info.version)
+        return counted(info, [b.stats for *of, b in self.pool.batchers() if tuple(of) == key])
+
+    async def load(self, name: str, path: str = "", version: str = "") -> ModelInfo:
+        """Load from the model repository; the old version serves until the new one is ready."""
+        info: ModelInfo = await self.pool.load(name, path, version)
+        return info
+
+    async def unload(self, name: str, version: str = "") -> None:
+        """Stop serving, after what was accepted is answered."""
+        await self.pool.unload(name, version)
+
+    async def idle(self, timeout_s: float) -> bool:
+        """Wait until nothing is being answered; False where that took too long."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self.inflight:
+                    self._idle.clear()
+                    await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _infer(self, request: Request) -> Response:
+        if self.guard is not None:
+            self.guard.permit(request.client, request.model)
+            self.guard.admit(request.client, nbytes(request))
+        if self.routes is not None:
+            request = routed(request, self.routes.route(request.client, request.model))
+        served = await self.pool.acquire(request.model, request.version, request.client, request.id)
+        outputs = await served.infer(request)
+        info = served.info
+        if request.outputs:
+            outputs = chosen(request, outputs)
+        return Response(info.name, info.version, outputs, request.id)
+
+
+def counted(info: ModelInfo, stats: Sequence[BatchStats]) -> dict[str, Any]:
+    """The counters of a version's batchers, in the words of v2's statistics."""
+    requests = sum(s.requests for s in stats)
+    run_ns = int(sum(s.run_s for s in stats) * 1e9)
+    return {
+        "name": info.name,
+        "version": info.version,
+        "inference_count": sum(s.rows for s in stats),
+        "execution_count": sum(s.batches for s in stats),
+        "inference_stats": {
+            "success": {"count": requests, "ns": run_ns},
+            "fail": {"count": sum(s.failed for s in stats), "ns": 0},
+            "compute_infer": {"count": requests, "ns": run_ns},
+        },
+        "padded_rows": sum(s.padded_rows for s in stats),
+        "refused": sum(s.refused for s in stats),
+        "dropped": sum(s.dropped for s in stats),
+    }
+
+
+def routed(request: Request, route: Any) -> Request:
+    """`request` as its client's route says; what the request names itself comes first."""
+    return replace(
+        request,
+        model=route.model or request.model,
+        version=request.version or route.version or "",
+        priority=request.priority or route.priority,
+    )
+
+
+def nbytes(request: Request) -> int:
+    """Bytes of the input arrays."""
+    return sum(getattr(value, "nbytes", 0) for value in request.inputs.values())
+
+
+def chosen(request: Request, outputs: dict[str, Value]) -> dict[str, Value]:
+    """Only the outputs asked for."""
+    for name in request.outputs:
+        if name not in outputs:
+            raise InvalidRequestError(
+                "Model {model} has no output {name!r}; it gives {known}.",
+                model=request.model,
+                name=name[:100],
+                known=", ".join(outputs),
+            )
+    return {name: outputs[name] for name in request.outputs}
