@@ -142,6 +142,22 @@ def test_what_the_samples_build_is_a_yes_and_the_rest_unknown() -> None:
     assert found.chip.name == "MLU370-X8"
 
 
+def test_what_other_examples_export_is_a_yes_by_inference_only() -> None:
+    found = table("MLU370-X8")
+
+    taken = found.support(fact("Erf", 11))
+    assert (taken.ok, taken.evidence) == (True, Evidence.INFERRED)
+    assert found.table["Erf"].evidence is Evidence.INFERRED
+    assert found.table["Conv"].evidence is Evidence.DOCUMENT
+
+
+def test_a_dtype_that_no_example_has_is_unknown_not_refused() -> None:
+    verdict = table("MLU370-X8").support(fact("Relu", 14, "int32"))
+
+    assert verdict.verdict.value == "unknown"
+    assert "int32 is not listed" in verdict.reason
+
+
 def test_precisions_that_magicmind_lacks_are_refused_with_the_source() -> None:
     found = table().precisions
 

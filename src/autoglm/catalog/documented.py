@@ -3,6 +3,7 @@
 A file names its source. A row is "first-last: dtypes of the first input", where the range counts
 opsets of the model or revisions of the operator, as `counts` says. `refused` are operators that
 the document lists as not supported; `limits` are its restrictions in the words of `_LIMITS`.
+`inferred` are rows that no document states; the file's comment says what they follow from.
 """
 
 from __future__ import annotations
@@ -43,10 +44,11 @@ class Document:
     source: str
     complete: bool
     by_opset: bool
-    bounded: bool  # an opset that no row names is refused; False: it is unknown
+    bounded: bool  # an opset or dtype that no row names is refused; False: it is unknown
     rows: Mapping[str, tuple[Row, ...]]
     refused: frozenset[str] = frozenset()
     limits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    inferred: frozenset[str] = frozenset()  # operators whose rows no document states
 
     @property
     def newest(self) -> int:
@@ -72,6 +74,9 @@ class Document:
             return self._no(Constraint.OPSET, found)
         taken = frozenset().union(*(dtypes for *_, dtypes in fitting))
         if taken and (dtype := first_dtype(node)) and not taken & {dtype, "any"}:
+            if not self.bounded:
+                text = f"{node.op} of {dtype} is not listed ({self.source})"
+                return unknown(text, Constraint.DTYPE)
             listed = f"{node.op} takes {', '.join(sorted(taken))}; found {dtype}"
             return self._no(Constraint.DTYPE, listed)
         return self._within(node)
@@ -87,7 +92,10 @@ class Document:
                     f"{node.op}: {verdict.reason} ({self.source})",
                     verdict.evidence,
                 )
-        return yes(Evidence.DOCUMENT)
+        return yes(self._evidence(node.op))
+
+    def _evidence(self, op: str) -> Evidence:
+        return Evidence.INFERRED if op in self.inferred else Evidence.DOCUMENT
 
     def _holds(self, node: NodeFacts, row: Row) -> bool:
         first, last, _ = row
@@ -107,8 +115,8 @@ class Document:
             verdict = self.support(node)
             return (also(node) if also is not None and verdict.ok else None) or verdict
 
-        rule = OpRule(when=when, evidence=Evidence.DOCUMENT)
-        return dict.fromkeys((*self.rows, *self.refused), rule)
+        rules = {grade: OpRule(when=when, evidence=grade) for grade in Evidence}
+        return {op: rules[self._evidence(op)] for op in (*self.rows, *self.refused)}
 
 
 @cache
@@ -116,15 +124,18 @@ def read_document(path: Path) -> Document:
     """The list in that TOML file."""
     raw = tomllib.loads(path.read_text("utf-8"))
     groups = {name: frozenset(text.split()) for name, text in raw.get("groups", {}).items()}
+    inferred = raw.get("inferred", {})
+    rows = {**inferred, **raw["ops"]}
     return Document(
         toolkit=raw["toolkit"],
         source=raw["source"],
         complete=raw["complete"],
         by_opset=raw["counts"] == "opset",
         bounded=raw.get("bounded", True),
-        rows={op: tuple(_row(r, groups) for r in rows) for op, rows in raw["ops"].items()},
+        rows={op: tuple(_row(r, groups) for r in listed) for op, listed in rows.items()},
         refused=frozenset(raw.get("refused", {}).get("names", "").split()),
         limits={op: tuple(limits) for op, limits in raw.get("limits", {}).items()},
+        inferred=frozenset(inferred) - frozenset(raw["ops"]),
     )
 
 
