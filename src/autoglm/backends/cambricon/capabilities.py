@@ -1,4 +1,4 @@
-"""What Cambricon publishes of each chip and of MagicMind; nearly all operators are unknown."""
+"""What Cambricon publishes of each chip and of MagicMind; most operators are unknown."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OPSET = 11
 
 
 def document() -> Document:
-    """The operators of models that the vendor's examples build."""
+    """The operators of models that the vendor's examples build, most of them by inference."""
     return read_document(Path(__file__).parent / "onnx.toml")
 
 
