@@ -84,9 +84,11 @@ class _Collector:
             requests.add_metric(key, count)
         yield requests
         names: tuple[str, ...] = ("model", "version")
-        yield _histograms("autoglm_request_seconds", "Whole time.", names, totals.latency)
-        names = ("model", "version", "stage")
-        yield _histograms("autoglm_stage_seconds", "Time in a stage.", names, totals.stages)
+        latency = {key: series.latency for key, series in totals.series.items()}
+        yield _histograms("autoglm_request_seconds", "Whole time.", names, latency)
+        names = (*names, "stage")
+        stages = {(*k, n): h for k, s in totals.series.items() for n, h in s.stages.items()}
+        yield _histograms("autoglm_stage_seconds", "Time in a stage.", names, stages)
         traces = CounterMetricFamily("autoglm_traces", "Exported traces.", labels=("fate",))
         traces.add_metric(("written",), writer.written)
         traces.add_metric(("dropped",), writer.dropped)

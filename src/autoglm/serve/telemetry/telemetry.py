@@ -96,7 +96,7 @@ class Telemetry:
             offset = time.time_ns() - now
             for record in pending:
                 self._take(record, offset)
-            self.totals.refresh()
+            self.totals.settle()
 
     def watch(self, name: str, kind: str, help: str, read: Callable[[], Reading]) -> None:
         """Show a figure among the metrics: `read` gives (labels, value) when they are asked for."""
@@ -108,19 +108,20 @@ class Telemetry:
         self.writer.close()
 
     def _take(self, record: Record, offset_ns: int) -> None:
-        bucket = self.totals.add(record)
+        series = self.totals.add(record)
         self.recent.append(record)
-        limit = self.options.slow_s or self.totals.slow_above(record.model)
-        slow = record.seconds > limit
+        took = record.end - record.begin
+        if self.options.slow_s:
+            slow = took > self.options.slow_s * 1e9
+        else:
+            slow = series is not None and took > series.slow_ns
         if slow:
             self.slow.append(record)
         weight = self._weight(record, slow)
         if not weight:
             return
-        if bucket >= 0:
-            histogram = self.totals.latency.get((record.model, record.version))
-            if histogram is not None:
-                histogram.exemplars[bucket] = (record.context.trace_id, record.seconds)
+        if series is not None:
+            series.latency.example(record.context.trace_id, record.seconds)
         if self.exports:
             self._export(record, weight, offset_ns)
 
