@@ -9,7 +9,7 @@ JOBS ?= 2
 TOOLCHAINS ?= sophon paddle tensorflow
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo dev toolchains test test-all coverage lint format bench serve docs generate clean
+.PHONY: help venv demo dev toolchains test test-all coverage lint format bench serve docs generate proto clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -65,6 +65,9 @@ bench: $(VENV)/.dev  ## every figure that README claims, measured here
 	  name=$$(basename $$file .py); echo "== python -m benchmarks.$$name"; \
 	  $(BIN)/python -m benchmarks.$$name || exit 1; \
 	done
+
+proto: $(VENV)/.dev  ## write the Python of the .proto files
+	$(BIN)/python -m autoglm.serve.proto.generate
 
 generate: $(VENV)/.dev  ## write the pages and the schema that are made from the code
 	$(BIN)/python docs/generate.py

@@ -53,7 +53,7 @@ TABLE: dict[str, Row] = {
     "unauthenticated": Row(77, 401, "UNAUTHENTICATED"),
     "forbidden": Row(77, 403, "PERMISSION_DENIED"),
     "model-not-served": Row(66, 404, "NOT_FOUND"),
-    "too-large": Row(64, 413, "INVALID_ARGUMENT"),
+    "too-large": Row(64, 413, "RESOURCE_EXHAUSTED"),
     "overloaded": Row(75, 429, "RESOURCE_EXHAUSTED"),
     "cancelled": Row(75, 499, "CANCELLED"),
     "not-offered": Row(69, 501, "UNIMPLEMENTED"),

@@ -26,7 +26,7 @@ def generate() -> Iterator[tuple[Path, str]]:
 
 def _adapt(text: str) -> str:
     """Our pool in place of the process-wide one."""
-    lines = ("# ruff: noqa", "# mypy: ignore-errors", text)
+    lines = ("# mypy: ignore-errors", text)
     return (
         "\n".join(lines)
         .replace(

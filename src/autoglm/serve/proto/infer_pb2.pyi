@@ -1,4 +1,3 @@
-# ruff: noqa
 # mypy: ignore-errors
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
@@ -9,28 +8,14 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class InferRequest(_message.Message):
-    __slots__ = (
-        "model",
-        "version",
-        "id",
-        "inputs",
-        "outputs",
-        "parameters",
-        "timeout_s",
-        "priority",
-        "traceparent",
-        "reply_topic",
-    )
+    __slots__ = ("model", "version", "id", "inputs", "outputs", "parameters", "timeout_s", "priority", "traceparent", "reply_topic")
     class ParametersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
         key: str
         value: Parameter
-        def __init__(
-            self, key: _Optional[str] = ..., value: _Optional[_Union[Parameter, _Mapping]] = ...
-        ) -> None: ...
-
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[Parameter, _Mapping]] = ...) -> None: ...
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
@@ -51,19 +36,7 @@ class InferRequest(_message.Message):
     priority: int
     traceparent: str
     reply_topic: str
-    def __init__(
-        self,
-        model: _Optional[str] = ...,
-        version: _Optional[str] = ...,
-        id: _Optional[str] = ...,
-        inputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ...,
-        outputs: _Optional[_Iterable[str]] = ...,
-        parameters: _Optional[_Mapping[str, Parameter]] = ...,
-        timeout_s: _Optional[float] = ...,
-        priority: _Optional[int] = ...,
-        traceparent: _Optional[str] = ...,
-        reply_topic: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., id: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., outputs: _Optional[_Iterable[str]] = ..., parameters: _Optional[_Mapping[str, Parameter]] = ..., timeout_s: _Optional[float] = ..., priority: _Optional[int] = ..., traceparent: _Optional[str] = ..., reply_topic: _Optional[str] = ...) -> None: ...
 
 class InferResponse(_message.Message):
     __slots__ = ("model", "version", "id", "outputs", "parameters", "error")
@@ -73,10 +46,7 @@ class InferResponse(_message.Message):
         VALUE_FIELD_NUMBER: _ClassVar[int]
         key: str
         value: Parameter
-        def __init__(
-            self, key: _Optional[str] = ..., value: _Optional[_Union[Parameter, _Mapping]] = ...
-        ) -> None: ...
-
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[Parameter, _Mapping]] = ...) -> None: ...
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
@@ -89,15 +59,7 @@ class InferResponse(_message.Message):
     outputs: _containers.RepeatedCompositeFieldContainer[Tensor]
     parameters: _containers.MessageMap[str, Parameter]
     error: Error
-    def __init__(
-        self,
-        model: _Optional[str] = ...,
-        version: _Optional[str] = ...,
-        id: _Optional[str] = ...,
-        outputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ...,
-        parameters: _Optional[_Mapping[str, Parameter]] = ...,
-        error: _Optional[_Union[Error, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., id: _Optional[str] = ..., outputs: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., parameters: _Optional[_Mapping[str, Parameter]] = ..., error: _Optional[_Union[Error, _Mapping]] = ...) -> None: ...
 
 class Tensor(_message.Message):
     __slots__ = ("name", "dtype", "shape", "raw", "values")
@@ -111,14 +73,7 @@ class Tensor(_message.Message):
     shape: _containers.RepeatedScalarFieldContainer[int]
     raw: bytes
     values: Values
-    def __init__(
-        self,
-        name: _Optional[str] = ...,
-        dtype: _Optional[str] = ...,
-        shape: _Optional[_Iterable[int]] = ...,
-        raw: _Optional[bytes] = ...,
-        values: _Optional[_Union[Values, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., raw: _Optional[bytes] = ..., values: _Optional[_Union[Values, _Mapping]] = ...) -> None: ...
 
 class Values(_message.Message):
     __slots__ = ("bools", "ints", "uints", "floats", "doubles", "strings")
@@ -134,15 +89,7 @@ class Values(_message.Message):
     floats: _containers.RepeatedScalarFieldContainer[float]
     doubles: _containers.RepeatedScalarFieldContainer[float]
     strings: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(
-        self,
-        bools: _Optional[_Iterable[bool]] = ...,
-        ints: _Optional[_Iterable[int]] = ...,
-        uints: _Optional[_Iterable[int]] = ...,
-        floats: _Optional[_Iterable[float]] = ...,
-        doubles: _Optional[_Iterable[float]] = ...,
-        strings: _Optional[_Iterable[str]] = ...,
-    ) -> None: ...
+    def __init__(self, bools: _Optional[_Iterable[bool]] = ..., ints: _Optional[_Iterable[int]] = ..., uints: _Optional[_Iterable[int]] = ..., floats: _Optional[_Iterable[float]] = ..., doubles: _Optional[_Iterable[float]] = ..., strings: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Parameter(_message.Message):
     __slots__ = ("bool_value", "int_value", "double_value", "string_value")
@@ -154,13 +101,7 @@ class Parameter(_message.Message):
     int_value: int
     double_value: float
     string_value: str
-    def __init__(
-        self,
-        bool_value: _Optional[bool] = ...,
-        int_value: _Optional[int] = ...,
-        double_value: _Optional[float] = ...,
-        string_value: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, bool_value: _Optional[bool] = ..., int_value: _Optional[int] = ..., double_value: _Optional[float] = ..., string_value: _Optional[str] = ...) -> None: ...
 
 class Error(_message.Message):
     __slots__ = ("code", "message", "hint", "facts", "http_status", "grpc_status", "retry_after_s")
@@ -171,7 +112,6 @@ class Error(_message.Message):
         key: str
         value: str
         def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
-
     CODE_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     HINT_FIELD_NUMBER: _ClassVar[int]
@@ -186,16 +126,7 @@ class Error(_message.Message):
     http_status: int
     grpc_status: str
     retry_after_s: float
-    def __init__(
-        self,
-        code: _Optional[str] = ...,
-        message: _Optional[str] = ...,
-        hint: _Optional[str] = ...,
-        facts: _Optional[_Mapping[str, str]] = ...,
-        http_status: _Optional[int] = ...,
-        grpc_status: _Optional[str] = ...,
-        retry_after_s: _Optional[float] = ...,
-    ) -> None: ...
+    def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., hint: _Optional[str] = ..., facts: _Optional[_Mapping[str, str]] = ..., http_status: _Optional[int] = ..., grpc_status: _Optional[str] = ..., retry_after_s: _Optional[float] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ()
@@ -216,19 +147,7 @@ class GetModelRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = (
-        "name",
-        "version",
-        "inputs",
-        "outputs",
-        "state",
-        "digest",
-        "engines",
-        "aliases",
-        "reason",
-        "labels",
-        "memory_bytes",
-    )
+    __slots__ = ("name", "version", "inputs", "outputs", "state", "digest", "engines", "aliases", "reason", "labels", "memory_bytes")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
@@ -251,20 +170,7 @@ class Model(_message.Message):
     reason: str
     labels: _containers.RepeatedScalarFieldContainer[str]
     memory_bytes: int
-    def __init__(
-        self,
-        name: _Optional[str] = ...,
-        version: _Optional[str] = ...,
-        inputs: _Optional[_Iterable[_Union[TensorInfo, _Mapping]]] = ...,
-        outputs: _Optional[_Iterable[_Union[TensorInfo, _Mapping]]] = ...,
-        state: _Optional[str] = ...,
-        digest: _Optional[str] = ...,
-        engines: _Optional[_Iterable[str]] = ...,
-        aliases: _Optional[_Iterable[str]] = ...,
-        reason: _Optional[str] = ...,
-        labels: _Optional[_Iterable[str]] = ...,
-        memory_bytes: _Optional[int] = ...,
-    ) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[TensorInfo, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorInfo, _Mapping]]] = ..., state: _Optional[str] = ..., digest: _Optional[str] = ..., engines: _Optional[_Iterable[str]] = ..., aliases: _Optional[_Iterable[str]] = ..., reason: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., memory_bytes: _Optional[int] = ...) -> None: ...
 
 class TensorInfo(_message.Message):
     __slots__ = ("name", "dtype", "shape", "any_rank", "kind")
@@ -278,14 +184,7 @@ class TensorInfo(_message.Message):
     shape: _containers.RepeatedCompositeFieldContainer[Dim]
     any_rank: bool
     kind: str
-    def __init__(
-        self,
-        name: _Optional[str] = ...,
-        dtype: _Optional[str] = ...,
-        shape: _Optional[_Iterable[_Union[Dim, _Mapping]]] = ...,
-        any_rank: _Optional[bool] = ...,
-        kind: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., shape: _Optional[_Iterable[_Union[Dim, _Mapping]]] = ..., any_rank: _Optional[bool] = ..., kind: _Optional[str] = ...) -> None: ...
 
 class Dim(_message.Message):
     __slots__ = ("size", "name")
