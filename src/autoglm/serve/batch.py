@@ -22,6 +22,7 @@ from autoglm.spec import Feeds, Value
 
 Run = Callable[[Feeds], Mapping[str, Value]]
 Outputs = Mapping[str, Value]
+_FIRST = 1 << 30  # above every priority that a request may have
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +52,28 @@ class BatchStats:
 class _Item:
     """One queued request."""
 
-    __slots__ = ("feeds", "future", "key", "rows", "timer")
+    __slots__ = ("feeds", "future", "key", "marks", "rows", "timer")
 
     def __init__(self, future: asyncio.Future[Outputs], feeds: Feeds, rows: int, key: object):
         self.future = future
+        self.marks: list[Any] | None = None
         self.feeds = feeds
         self.rows = rows
         self.key = key
         self.timer: asyncio.TimerHandle | None = None
+
+
+class _Batch:
+    """Requests that run together, and what became of them; times are perf_counter_ns()."""
+
+    __slots__ = ("answers", "began", "ended", "error", "items", "taken")
+
+    def __init__(self, items: list[_Item]) -> None:
+        self.items = items
+        self.answers: list[Outputs] = []
+        self.error: AutoGLMError | None = None
+        self.taken = time.perf_counter_ns()
+        self.began = self.ended = self.taken
 
 
 class _Lanes:
@@ -179,6 +194,9 @@ class Batcher:
             if left <= 0:
                 raise self._late()
             item.timer = loop.call_later(left, self._expire, future)
+        if request.marks is not None:
+            item.marks = request.marks
+            item.marks.append(("queue", time.perf_counter_ns()))
         self._lanes.add(item, request.priority, request.client.name)
         if not (self._scheduled or self._busy):
             self._scheduled = True
@@ -214,13 +232,15 @@ class Batcher:
     def _flush(self) -> None:
         self._scheduled = False
         limits = self.limits
-        batch, dropped = self._lanes.take(limits.max_batch_rows, not self._batching.joins)
+        items, dropped = self._lanes.take(limits.max_batch_rows, not self._batching.joins)
         self.stats.dropped += dropped
-        if not batch:
+        if not items:
             return
+        batch = _Batch(items)
         expected = self.expected_s
         if expected is not None and expected < limits.inline_below_s:
-            self._deliver(batch, self._answer(batch))
+            self._answer(batch)
+            self._deliver(batch)
             self._next()
             return
         assert self._loop is not None
@@ -229,13 +249,14 @@ class Batcher:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._busy = True
         done = self._loop.run_in_executor(self._thread, self._answer, batch)
-        done.add_done_callback(lambda future: self._returned(batch, future))
+        done.add_done_callback(lambda _: self._returned(batch))
 
-    def _returned(self, batch: list[_Item], done: asyncio.Future[Any]) -> None:
+    def _returned(self, batch: _Batch) -> None:
         self._busy = False
         # The engine is idle: the next batch starts before the answers of this one are handed out.
-        self._flush() if self._lanes.lanes else None
-        self._deliver(batch, done.exception() or done.result())
+        if self._lanes.lanes and not self._scheduled:
+            self._flush()
+        self._deliver(batch)
 
     def _next(self) -> None:
         if self._lanes.lanes and not (self._busy or self._scheduled):
@@ -243,33 +264,35 @@ class Batcher:
             self._scheduled = True
             self._loop.call_soon(self._flush)
 
-    def _answer(self, batch: list[_Item]) -> list[Outputs] | BaseException:
-        """One run for all; where that fails, one by one, so that nobody pays for a neighbour."""
+    def _answer(self, batch: _Batch) -> None:
+        """One run for all of them."""
+        items = batch.items
         try:
-            if len(batch) == 1 and not self._batching.pads and not self.limits.buckets:
-                answers: list[Outputs] = [self._timed(batch[0].feeds, batch[0].rows, 0)]
+            if len(items) == 1 and not self._batching.pads and not self.limits.buckets:
+                batch.answers = [self._timed(batch, items[0].feeds, items[0].rows, 0)]
             else:
-                answers = self._together(batch)
+                batch.answers = self._together(batch)
         except Exception as error:  # an engine may raise anything; its reason goes to the client
-            return as_error(error)
-        return answers
+            batch.error = as_error(error)
 
-    def _together(self, batch: list[_Item]) -> list[Outputs]:
-        rows = [item.rows for item in batch]
+    def _together(self, batch: _Batch) -> list[Outputs]:
+        items = batch.items
+        rows = [item.rows for item in items]
         total = sum(rows)
-        size = self._batching.fixed or _bucket(total, self.limits.buckets)
-        feeds = join([item.feeds for item in batch], max(0, size - total))
-        outputs = self._timed(feeds, total, max(0, size - total))
-        parts = split(outputs, rows, max(size, total))
+        size = max(total, self._batching.fixed or _bucket(total, self.limits.buckets))
+        feeds = join([item.feeds for item in items], size - total)
+        outputs = self._timed(batch, feeds, total, size - total)
+        parts = split(outputs, rows, size)
         if parts is None:  # some output has no row for each input row: this model takes no batches
             self._batching = replace(self._batching, joins=False, fixed=0)
-            return [self._timed(item.feeds, item.rows, 0) for item in batch]
+            return [self._timed(batch, item.feeds, item.rows, 0) for item in items]
         return parts
 
-    def _timed(self, feeds: Feeds, rows: int, padding: int) -> Outputs:
-        begin = time.perf_counter()
+    def _timed(self, batch: _Batch, feeds: Feeds, rows: int, padding: int) -> Outputs:
+        batch.began = time.perf_counter_ns()
         outputs = self.run(feeds)
-        took = time.perf_counter() - begin
+        batch.ended = time.perf_counter_ns()
+        took = (batch.ended - batch.began) * 1e-9
         stats, old = self.stats, self.expected_s
         stats.batches += 1
         stats.rows += rows
@@ -279,31 +302,47 @@ class Batcher:
         self.expected_s = took if old is None else old + (min(took, 4 * old) - old) * 0.125
         return outputs
 
-    def _deliver(self, batch: list[_Item], answers: list[Outputs] | BaseException) -> None:
-        self.stats.requests += len(batch)
-        if isinstance(answers, BaseException):
-            if len(batch) > 1:
-                self._one_by_one(batch)
-                return
-            answers = [answers]  # type: ignore[list-item]
-        for item, answer in zip(batch, answers, strict=True):
-            future = item.future
-            if item.timer is not None:
-                item.timer.cancel()
-            if future.done():
-                continue
-            if isinstance(answer, BaseException):
-                self.stats.failed += 1
-                future.set_exception(answer)
+    def _deliver(self, batch: _Batch) -> None:
+        items, error = batch.items, batch.error
+        if error is not None and len(items) > 1:
+            self._one_by_one(items)
+            return
+        self.stats.requests += len(items)
+        if error is not None:
+            self.stats.failed += 1
+            self._settle(items[0], batch, None, error)
+            return
+        for item, answer in zip(items, batch.answers, strict=True):
+            if item.marks is None and item.timer is None:
+                future = item.future
+                if not future.done():
+                    future.set_result(answer)
             else:
-                future.set_result(answer)
+                self._settle(item, batch, answer, None)
 
-    def _one_by_one(self, batch: list[_Item]) -> None:
-        assert self._loop is not None
-        for item in batch:
-            item.key = object()  # equal to no other: it runs alone now
-            self._lanes.add(item, 1 << 30, "")
-        self.stats.requests -= len(batch)
+    def _settle(
+        self, item: _Item, batch: _Batch, answer: Outputs | None, error: AutoGLMError | None
+    ) -> None:
+        if item.marks is not None:
+            item.marks += (
+                ("batch", batch.taken),
+                ("device", batch.began),
+                ("reply", batch.ended),
+            )
+        if item.timer is not None:
+            item.timer.cancel()
+        if item.future.done():
+            return
+        if error is not None:
+            item.future.set_exception(error)
+        elif answer is not None:
+            item.future.set_result(answer)
+
+    def _one_by_one(self, items: list[_Item]) -> None:
+        """A batch failed: each runs by itself, so that nobody pays for a neighbour."""
+        for item in items:
+            item.key = object()  # equal to no other
+            self._lanes.add(item, _FIRST, "")
         self._next()
 
 

@@ -8,41 +8,22 @@ Each part but the pool may be left out.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from autoglm.errors import DrainingError, InvalidRequestError
 from autoglm.serve.batch import BatchStats
+from autoglm.serve.cache.key import key_of
 from autoglm.serve.core import Client, Credentials, ModelInfo, Request, Response
 from autoglm.spec import Value
 
-
-class Guards(Protocol):
-    """What is asked of the guard."""
-
-    def authenticate(self, credentials: Credentials) -> Client:
-        """Who this is."""
-
-    def permit(self, client: Client, model: str = "", *, admin: bool = False) -> None:
-        """ForbiddenError where the client may not."""
-
-    def admit(self, client: Client, nbytes: int = 0) -> None:
-        """Count a request against the client's limits."""
-
-
-class Routing(Protocol):
-    """What is asked of the routing table."""
-
-    def route(self, client: Client, model: str = "") -> Any:
-        """model, version, priority and limits for this client."""
-
-
-class Caching(Protocol):
-    """What is asked of the response cache."""
-
-    async def answer(self, key: str, run: Callable[[], Awaitable[Response]]) -> Response:
-        """The kept answer, or that of one run."""
+if TYPE_CHECKING:
+    from autoglm.serve.cache import Cache
+    from autoglm.serve.guard import Guard
+    from autoglm.serve.pool import Pool, Served
+    from autoglm.serve.routes import Route, Routes
+    from autoglm.serve.telemetry import Telemetry
 
 
 class LocalGateway:
@@ -50,12 +31,12 @@ class LocalGateway:
 
     def __init__(
         self,
-        pool: Any,
+        pool: Pool,
         *,
-        guard: Guards | None = None,
-        routes: Routing | None = None,
-        cache: Caching | None = None,
-        telemetry: Any = None,
+        guard: Guard | None = None,
+        routes: Routes | None = None,
+        cache: Cache | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self.pool = pool
         self.guard = guard
@@ -71,12 +52,20 @@ class LocalGateway:
         if self.state == "starting":
             raise DrainingError("The server is starting.", hint="Ask again soon.", retry_after_s=1)
         self.inflight += 1
+        record = self.telemetry.start(request) if self.telemetry is not None else None
         try:
-            return await self._infer(request)
+            response = await self._infer(request)
+        except BaseException as error:
+            if record is not None and self.telemetry is not None:
+                self.telemetry.finish(record, error)
+            raise
         finally:
             self.inflight -= 1
             if not self.inflight:
                 self._idle.set()
+        if record is not None and self.telemetry is not None:
+            self.telemetry.finish(record, version=response.version)
+        return response
 
     def authenticate(self, credentials: Credentials) -> Client:
         """Who this is; UnauthenticatedError when nobody we know."""
@@ -95,8 +84,7 @@ class LocalGateway:
 
     def model(self, name: str, version: str = "") -> ModelInfo:
         """One version; ModelNotServedError names what is there."""
-        info: ModelInfo = self.pool.model(name, version)
-        return info
+        return self.pool.model(name, version)
 
     def ready(self) -> bool:
         """True when accepting work: not starting, not draining."""
@@ -109,8 +97,7 @@ class LocalGateway:
 
     async def load(self, name: str, path: str = "", version: str = "") -> ModelInfo:
         """Load from the model repository; the old version serves until the new one is ready."""
-        info: ModelInfo = await self.pool.load(name, path, version)
-        return info
+        return await self.pool.load(name, path, version)
 
     async def unload(self, name: str, version: str = "") -> None:
         """Stop serving, after what was accepted is answered."""
@@ -131,14 +118,24 @@ class LocalGateway:
         if self.guard is not None:
             self.guard.permit(request.client, request.model)
             self.guard.admit(request.client, nbytes(request))
-        if self.routes is not None:
+        if self.routes is not None and self.routes.table.rules:
             request = routed(request, self.routes.route(request.client, request.model))
         served = await self.pool.acquire(request.model, request.version, request.client, request.id)
-        outputs = await served.infer(request)
-        info = served.info
-        if request.outputs:
-            outputs = chosen(request, outputs)
-        return Response(info.name, info.version, outputs, request.id)
+        if self.cache is None:
+            return await _run(served, request)
+        kept = await self.cache.answer(
+            key_of(served.info.digest, request), lambda: _run(served, request), request.deadline
+        )
+        kept.id = request.id
+        return kept
+
+
+async def _run(served: Served, request: Request) -> Response:
+    outputs = await served.infer(request)
+    info = served.info
+    if request.outputs:
+        outputs = chosen(request, outputs)
+    return Response(info.name, info.version, outputs, request.id)
 
 
 def counted(info: ModelInfo, stats: Sequence[BatchStats]) -> dict[str, Any]:
@@ -161,7 +158,7 @@ def counted(info: ModelInfo, stats: Sequence[BatchStats]) -> dict[str, Any]:
     }
 
 
-def routed(request: Request, route: Any) -> Request:
+def routed(request: Request, route: Route) -> Request:
     """`request` as its client's route says; what the request names itself comes first."""
     return replace(
         request,
@@ -176,7 +173,7 @@ def nbytes(request: Request) -> int:
     return sum(getattr(value, "nbytes", 0) for value in request.inputs.values())
 
 
-def chosen(request: Request, outputs: dict[str, Value]) -> dict[str, Value]:
+def chosen(request: Request, outputs: Mapping[str, Value]) -> dict[str, Value]:
     """Only the outputs asked for."""
     for name in request.outputs:
         if name not in outputs:

@@ -6,18 +6,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from autoglm import registry
 from autoglm.errors import ModelNotServedError
 from autoglm.serve.batch import BatchLimits
+from autoglm.serve.cache import Cache, CacheOptions
 from autoglm.serve.core import ModelInfo, Transport
 from autoglm.serve.gateway import LocalGateway
+from autoglm.serve.guard import Guard, GuardOptions, open_warning
 from autoglm.serve.options import TransportOptions
 from autoglm.serve.pool import Pool, repository
+from autoglm.serve.routes import Preloader, Routes
+from autoglm.serve.telemetry import Telemetry, TelemetryOptions, watch_batchers, watch_cache
+
+_log = logging.getLogger("autoglm.serve")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +39,10 @@ class ServeOptions:
     memory_bytes: int = 0
     process: bool = False  # engines in processes of their own
     drain_s: float = 30.0
+    guard: GuardOptions = field(default_factory=GuardOptions)
+    cache: CacheOptions | None = None
+    telemetry: TelemetryOptions = field(default_factory=TelemetryOptions)
+    routes: Path | None = None  # followed while serving
 
 
 class Server:
@@ -38,29 +50,52 @@ class Server:
 
     def __init__(self, options: ServeOptions) -> None:
         self.options = options
+        self.preloader = Preloader(self._preload)
         self.pool = Pool(
             repository(options.models, process=options.process),
             memory_bytes=options.memory_bytes,
             limits=options.batch,
+            on_use=self.preloader.seen,
         )
-        self.gateway = LocalGateway(self.pool)
+        self.telemetry = Telemetry(options.telemetry)
+        watch_batchers(self.telemetry, self.pool.batchers)
+        self.gateway = LocalGateway(
+            self.pool,
+            guard=Guard(options.guard, report=_log.warning),
+            routes=Routes(on_change=self.preloader.follow),
+            cache=Cache(options.cache) if options.cache else None,
+            telemetry=self.telemetry,
+        )
+        if self.gateway.cache is not None:
+            watch_cache(self.telemetry, self.gateway.cache)
         self.urls: dict[str, str] = {}
         self._transports: list[Transport] = []
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def warning(self) -> str:
+        """That anybody may use the server, where that is so; "" where not."""
+        guard = self.gateway.guard
+        addresses = {n: u.rpartition("//")[2] for n, u in self.urls.items() if n != "mqtt"}
+        return open_warning(addresses, is_open=guard is None or guard.is_open)
+
+    async def _preload(self, name: str, version: str) -> None:
+        await self.pool.acquire(name, version)
 
     async def start(self) -> None:
         """Load every model, then listen. Raises what keeps it from serving anything."""
+        if self.options.routes is not None and self.gateway.routes is not None:
+            self.gateway.routes.load(self.options.routes)
+            self._tasks.append(asyncio.create_task(self.gateway.routes.watch(self.options.routes)))
+        self._tasks.append(asyncio.create_task(self.preloader.run()))
         await self.pool.start()
         if not any(info.state == "ready" for info in self.gateway.models()):
             raise nothing_loads(self.gateway.models())
-        try:
-            for name, address in self.options.addresses.items():
-                transport = registry.transport(name)
-                self._transports.append(transport)
-                told = {"options": self.options.transport}
-                self.urls[name] = await transport.start(self.gateway, address, told)
-        except BaseException:
-            await self.stop()
-            raise
+        for name, address in self.options.addresses.items():
+            transport = registry.transport(name)
+            self._transports.append(transport)
+            told = {"options": self.options.transport}
+            self.urls[name] = await transport.start(self.gateway, address, told)
         self.gateway.state = "ready"
 
     async def drain(self) -> None:
@@ -74,10 +109,21 @@ class Server:
         """Close transports and engines; may be called twice."""
         await asyncio.gather(*(t.stop() for t in self._transports))
         self._transports.clear()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.preloader.close()
+        if self.gateway.cache is not None:
+            await self.gateway.cache.close()
         await self.pool.close()
+        self.telemetry.close()
 
     async def __aenter__(self) -> Server:
-        await self.start()
+        try:
+            await self.start()
+        except BaseException:
+            await self.stop()
+            raise
         return self
 
     async def __aexit__(self, *raised: object) -> None:

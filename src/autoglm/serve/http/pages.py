@@ -173,3 +173,36 @@ def _state(info: ModelInfo) -> str:
     return {"ready": "READY", "loading": "LOADING", "unloading": "UNLOADING"}.get(
         info.state, "UNAVAILABLE"
     )
+
+
+async def metrics(gateway: LocalGateway, call: Call) -> Reply:
+    """Prometheus' text, or OpenMetrics where the scraper takes it."""
+    if gateway.telemetry is None:
+        raise NotOfferedError("This server keeps no metrics.")
+    from autoglm.serve.telemetry import exposition
+
+    status, headers, body = exposition(gateway.telemetry, call.headers.get("accept", ""))
+    return Reply(body, status, headers["content-type"].encode())
+
+
+async def pool(gateway: LocalGateway, call: Call) -> Reply:
+    """The model pool; see autoglm.serve.pool.handlers."""
+    from autoglm.serve.pool.handlers import handle
+
+    gateway.permit(call.client, admin=True)
+    return reply_json(await handle(gateway.pool, call.method, call.path, _body(call)))
+
+
+async def routes(gateway: LocalGateway, call: Call) -> Reply:
+    """The routing table; see autoglm.serve.routes.handlers."""
+    from urllib.parse import parse_qs
+
+    from autoglm.serve.routes.handlers import handle
+
+    if gateway.routes is None:
+        raise NotOfferedError("This server has no routing table.")
+    if call.path != "/v1/route":
+        gateway.permit(call.client, admin=True)
+    query = parse_qs(call.query.decode("latin-1"), keep_blank_values=True, max_num_fields=64)
+    answer = handle(gateway.routes, call.method, call.path, query, _body(call), call.client)
+    return reply_json(answer)

@@ -38,6 +38,10 @@ _TABLE: dict[str, dict[str, _Spot]] = {
     "/v2": {"GET": _Spot(pages.server)},
     "/v2/health/live": {"GET": _Spot(pages.live, open=True)},
     "/v2/health/ready": {"GET": _Spot(pages.ready, open=True)},
+    "/metrics": {"GET": _Spot(pages.metrics)},
+    "/v1/pool": {"GET": _Spot(pages.pool)},
+    "/v1/route": {"GET": _Spot(pages.routes)},
+    "/v1/routes": {"GET": _Spot(pages.routes), "PUT": _Spot(pages.routes, json=True)},
     "/v2/models/stats": {"GET": _Spot(pages.statistics)},
     "/v2/repository/index": {"POST": _Spot(pages.index, json=True)},
 }
@@ -45,6 +49,8 @@ _REPOSITORY: dict[str, dict[str, _Spot]] = {
     "load": {"POST": _Spot(pages.load, json=True)},
     "unload": {"POST": _Spot(pages.unload, json=True)},
 }
+_POOL = {"POST": _Spot(pages.pool, json=True)}
+_POOL_VERBS = ("load", "unload", "alias", "label", "canary")
 _MODEL: dict[str, dict[str, _Spot]] = {
     "": {"GET": _Spot(pages.metadata)},
     "ready": {"GET": _Spot(pages.model_ready)},
@@ -82,6 +88,8 @@ def _spots(path: str) -> tuple[dict[str, _Spot] | None, tuple[str, ...]]:
     if plain is not None:
         return plain, ()
     match path.split("/"):
+        case ["", "v1", "pool", name, verb] if name and verb in _POOL_VERBS:
+            return _POOL, ()
         case ["", "v2", "repository", "models", name, verb] if name:
             return _REPOSITORY.get(verb), (name,)
         case ["", "v2", "models", name, "versions", version, *rest] if name and len(rest) < 2:
