@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -198,7 +199,5 @@ def test_what_a_model_is_like_survives() -> None:
 @settings(max_examples=300)
 @given(st.binary(max_size=200))
 def test_random_bytes_are_a_request_or_a_clear_refusal(raw: bytes) -> None:
-    try:
+    with suppress(InvalidRequestError):
         convert.to_request(raw)
-    except AutoGLMError as error:
-        assert error.code == "invalid-request"

@@ -91,8 +91,8 @@ async def abort(context: Any, error: AutoGLMError) -> NoReturn:
     """End the call with the error's status, its stable code and its facts."""
     code = _CODES[error.row.grpc]
     told = convert.to_error(error)
-    text = f"{told.message} {told.hint}".strip()
-    status = Status(code=code.value[0], message=told.message)
+    text = convert.printable(f"{told.message} {told.hint}".strip(), 800)
+    status = Status(code=code.value[0], message=text)
     reason = error.code.upper().replace("-", "_")
     _add(status, ErrorInfo(reason=reason, domain=DOMAIN, metadata=told.facts))
     trailers: list[tuple[str, str | bytes]] = [(CODE_KEY, error.code)]
