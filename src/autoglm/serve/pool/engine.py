@@ -34,7 +34,7 @@ class Quarantine:
     """Why an engine gets no work, and how long until it is tried again."""
 
     reason: str
-    rest_s: float = FIRST_REST_S
+    rest_s: float
 
 
 class Engine:

@@ -42,6 +42,7 @@ from autoglm.serve.pool.repository import (
 from autoglm.serve.pool.served import Outputs, Served
 
 _DRAIN_S = 60.0
+_PUT_IT = "Put the bundle at MODEL/VERSION below a folder that the server was given."
 _NOBODY = Client()
 _NAME_LIMIT = 128
 
@@ -193,6 +194,12 @@ class Pool:
         """What an operator wants to know of every version, as JSON values."""
         return [details(e, self._models[e.source.name]) for e in self._entries()]
 
+    def batchers(self) -> Iterator[tuple[str, str, Batcher]]:
+        """(model, version, batcher) of every engine that is open."""
+        for entry in self._entries():
+            for batcher in entry.served.batchers if entry.served is not None else ():
+                yield entry.source.name, entry.version, batcher
+
     @property
     def used_bytes(self) -> int:
         """Artifact bytes of all that is open."""
@@ -247,20 +254,22 @@ class Pool:
         if path:
             following = str(max(map(int, known), default=0) + 1)
             return self.repository.inside(name, path, version or following)
-        sources = self.repository.named(name)
-        if version:
-            require_version(version)
-            sources = tuple(s for s in sources if s.version == version)
-            if not sources and version in known:
-                return known[version].source
+        there = (*(e.source for e in known.values()), *self.repository.named(name))
+        sources = {s.version: s for s in there}
         if not sources:
             raise FileMissingError(
-                "The model repository holds no version {version} of model {model}.",
-                hint="Put the bundle at MODEL/VERSION below a folder that the server was given.",
-                model=name,
-                version=version or "at all",
+                "The model repository holds no model {model}.", hint=_PUT_IT, model=name
             )
-        return sources[-1]
+        if not version:
+            return max(sources.values(), key=number)
+        if require_version(version) not in sources:
+            raise FileMissingError(
+                "The model repository holds no version {version} of model {model}.",
+                hint=_PUT_IT,
+                model=name,
+                version=version,
+            )
+        return sources[version]
 
     async def _load_as_canary(self, source: Source, percent: float) -> None:
         make_canary(source.version, percent)  # refused before anything is loaded

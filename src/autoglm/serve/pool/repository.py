@@ -107,8 +107,8 @@ class Repository:
         require_version(version)
         for _, root in self.given:
             base = Path(root.split(",")[0]).resolve()
-            place = (base / path).resolve()
-            if place.is_relative_to(base) and is_bundle(place):
+            place = _resolved(base / path)
+            if place is not None and place.is_relative_to(base) and is_bundle(place):
                 return self._isolated(Source(name, version, (EngineSource(place),)))
         raise ForbiddenError(
             "{path!r} is not a bundle inside a folder that this server was started with.",
@@ -168,6 +168,14 @@ def require_version(version: str) -> str:
     raise InvalidRequestError(
         "{version!r} is not a version: a whole number from 1.", version=version[:200]
     )
+
+
+def _resolved(path: Path) -> Path | None:
+    """Where `path` leads, through every link; None where no file can be."""
+    try:
+        return path.resolve()
+    except (OSError, ValueError, RuntimeError):  # a NUL, a name too long, a loop of links
+        return None
 
 
 def _sources(name: str, path: str) -> Iterator[Source]:

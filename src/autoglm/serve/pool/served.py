@@ -11,7 +11,7 @@ from typing import Any
 from autoglm.errors import BackendError, DrainingError, OverloadedError
 from autoglm.serve.batch import Batcher
 from autoglm.serve.core import ModelInfo, Request
-from autoglm.serve.pool.engine import LONGEST_REST_S, Engine, Quarantine, rows_of
+from autoglm.serve.pool.engine import FIRST_REST_S, LONGEST_REST_S, Engine, Quarantine, rows_of
 from autoglm.spec import Feeds, Value
 
 Outputs = Mapping[str, Value]
@@ -142,7 +142,7 @@ class Served:
 
     def _put_away(self, engine: Engine, reason: str) -> None:
         if engine.quarantine is None:
-            engine.quarantine = Quarantine(reason)
+            engine.quarantine = Quarantine(reason, FIRST_REST_S)
             self._start(self._readmit(engine, engine.quarantine))
 
     async def _readmit(self, engine: Engine, quarantine: Quarantine) -> None:
