@@ -60,6 +60,7 @@ def _register() -> None:
         compile,
         config,
         doctor,
+        hotspots,
         inspect,
         keys,
         machine,
@@ -72,7 +73,7 @@ def _register() -> None:
     )
 
     modules = (check, compile, run, inspect, bench, ops, config, machine, doctor, audit, toolchain)
-    modules = (*modules, serve, keys, models, route)
+    modules = (*modules, serve, keys, models, route, hotspots)
     for module in modules:
         module.register(app)
 
