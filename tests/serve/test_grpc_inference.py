@@ -178,7 +178,8 @@ def test_of_two_deadlines_the_earlier_counts() -> None:
 
     first, second, none = run(scenario)
 
-    assert max(first, second) <= time.monotonic() + 50
+    # gRPC rounds a deadline up on its way.
+    assert max(first, second) <= time.monotonic() + 60
     assert none is None
 
 
