@@ -86,6 +86,10 @@ class LocalGateway:
         """One version; ModelNotServedError names what is there."""
         return self.pool.model(name, version)
 
+    def signature(self, name: str, version: str = "") -> ModelInfo:
+        """As `model`, for each request: only inputs and outputs are up to date."""
+        return self.pool.signature(name, version)
+
     def ready(self) -> bool:
         """True when accepting work: not starting, not draining."""
         return self.state == "ready"

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from autoglm.errors import InvalidRequestError
-from autoglm.serve.core import Gateway, ModelInfo, Request, Response
+from autoglm.serve.core import ModelInfo, Request, Response
+from autoglm.serve.gateway import LocalGateway
 from autoglm.serve.http.numbers import array_of, parse
 from autoglm.serve.http.wire import Call, Reply, dumps, field_of
 from autoglm.spec import TensorInfo, Value
@@ -15,7 +16,7 @@ from autoglm.spec import TensorInfo, Value
 _LONGEST_MS = 86_400_000
 
 
-async def infer(gateway: Gateway, call: Call) -> Reply:
+async def infer(gateway: LocalGateway, call: Call) -> Reply:
     """Answer one envelope."""
     message = parse(call.body)
     request = read_request(gateway, message)
@@ -25,7 +26,7 @@ async def infer(gateway: Gateway, call: Call) -> Reply:
     return Reply(write_response(response))
 
 
-def read_request(gateway: Gateway, message: Mapping[str, Any]) -> Request:
+def read_request(gateway: LocalGateway, message: Mapping[str, Any]) -> Request:
     """The envelope as the one message; fields that are not known are passed over."""
     name = field_of(message, "model_name", (str,))
     if not name:
@@ -33,7 +34,7 @@ def read_request(gateway: Gateway, message: Mapping[str, Any]) -> Request:
     version = str(field_of(message, "version", (str, int), ""))
     if "data" not in message:
         raise InvalidRequestError("data is missing.", hint="GET /v1/schema shows what is taken.")
-    info = gateway.model(name, version)
+    info = gateway.signature(name, version)
     timeout = field_of(message, "timeout_ms", (int, float), 0)
     if not 0 <= timeout <= _LONGEST_MS:
         raise InvalidRequestError(
@@ -42,8 +43,8 @@ def read_request(gateway: Gateway, message: Mapping[str, Any]) -> Request:
     priority = field_of(message, "priority", (int,), 0)
     if not -100 <= priority <= 100:
         raise InvalidRequestError("priority: allowed -100 to 100; found {found}.", found=priority)
-    outputs = field_of(message, "outputs", (list,), [])
-    if not all(isinstance(item, str) for item in outputs):
+    outputs = field_of(message, "outputs", (list,), ())
+    if outputs and not all(isinstance(item, str) for item in outputs):
         raise InvalidRequestError("outputs: expected a list of names.")
     return Request(
         name,
