@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -125,12 +126,14 @@ class Pool:
         return self.model(name, source.version)
 
     async def preload(self, name: str, version: str = "") -> None:
-        """Load what is not there; nothing where it is."""
+        """Load what is not there; what is there counts as just used, and stays."""
         model = self._models.get(name, Model())
         entry = model.entry(version) if version else model.stable()
         if entry is None or not (entry.served or entry.wanted):
             await self.load(name, version=version)
-        elif entry.served is None:
+        elif entry.served is not None:
+            entry.served.used_at = time.monotonic()
+        else:
             await asyncio.shield(self._return(entry))
 
     async def unload(self, name: str, version: str = "") -> None:
@@ -189,6 +192,14 @@ class Pool:
         if version:
             return model.info(self._entry(name, version))
         return model.info(model.stable() or max(model.entries.values(), key=by_number))
+
+    def signature(self, name: str, version: str = "") -> ModelInfo:
+        """As `model`, cheaply: inputs and outputs only are up to date."""
+        model = self._model(name)
+        entry = self._entry(name, version) if version else model.stable()
+        if entry is None or entry.served is None:
+            return self.model(name, version)
+        return entry.served.info
 
     def details(self) -> list[dict[str, Any]]:
         """What an operator wants to know of every version, as JSON values."""
