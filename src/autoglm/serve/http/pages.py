@@ -185,6 +185,23 @@ async def metrics(gateway: LocalGateway, call: Call) -> Reply:
     return Reply(body, status, headers["content-type"].encode())
 
 
+async def ui(gateway: LocalGateway, call: Call) -> Reply:
+    """A file of the live page."""
+    from autoglm.serve.ui import asset
+
+    status, headers, body = asset(call.path.removeprefix("/ui").strip("/"))
+    kind = headers["content-type"].encode()
+    told = [(k.encode(), v.encode()) for k, v in headers.items() if k != "content-type"]
+    return Reply(body, status, kind, told)
+
+
+async def ui_state(gateway: LocalGateway, call: Call) -> Reply:
+    """What the live page shows."""
+    from autoglm.serve.ui import state
+
+    return reply_json(state(gateway, call.client))
+
+
 async def pool(gateway: LocalGateway, call: Call) -> Reply:
     """The model pool; see autoglm.serve.pool.handlers."""
     from autoglm.serve.pool.handlers import handle

@@ -2,7 +2,7 @@
 // Asks /v1/ui/state once a second and draws it. Every text goes in as text, never as markup.
 const PERIOD = 1000, KEPT = 120, HUES = 6;
 const STAGES = ["entry", "queue", "batch", "device", "reply"];
-const history = new Map();   // "model version" -> points
+const past = new Map();   // "model version" -> points
 const hues = new Map();      // backend -> hue
 let key = "";
 let before = null;           // {time, answered by model}
@@ -112,11 +112,11 @@ function remember(now, state) {
     answered[name] = m.answered;
     const passed = before ? (now - before.time) / 1000 : 0;
     const rate = before && passed > 0 ? Math.max(0, m.answered - (before.answered[name] ?? m.answered)) / passed : 0;
-    const points = history.get(name) || [];
+    const points = past.get(name) || [];
     points.push({ queue: m.queue_rows, p50: m.p50_s, p99: m.p99_s, rate });
-    history.set(name, points.slice(-KEPT));
+    past.set(name, points.slice(-KEPT));
   }
-  for (const name of history.keys()) if (!(name in answered)) history.delete(name);
+  for (const name of past.keys()) if (!(name in answered)) past.delete(name);
   before = { time: now, answered };
 }
 
@@ -125,7 +125,7 @@ function draw(state) {
   const cache = state.cache ? ` · cache ${(100 * state.cache.hit_rate).toFixed(0)} % hits, ${bytes(state.cache.bytes)}` : "";
   const open = state.open ? " · open to anybody who reaches it" : "";
   $("summary").textContent = `${state.state} · ${count(state.inflight)} in flight · ${codes || "no request yet"}${cache}${open}`;
-  $("models").replaceChildren(...state.models.map((m) => model(m, history.get(`${m.name} ${m.version}`))));
+  $("models").replaceChildren(...state.models.map((m) => model(m, past.get(`${m.name} ${m.version}`))));
   const columns = ["trace", "model", "client", "code", "took", "most in", "entry, queue, batch, device, reply", ""];
   $("slow").replaceChildren(state.slow.length ? table(columns, state.slow.map(slow)) : make("p", { class: "dim" }, "None so far."));
   const devices = (state.devices || []).map((d) => make("tr", {}, make("td", {}, d.name), make("td", {}, d.kind),
