@@ -56,7 +56,7 @@ class Successors:
 
 
 class Preloader:
-    """Asks for loads ahead of requests; `load` does nothing where the model is there already.
+    """Asks for loads ahead of requests; `load` only keeps what is there already.
 
     `Pool(on_use=preloader.seen)`, `Routes(on_change=preloader.follow)`.
     """
