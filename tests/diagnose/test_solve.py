@@ -103,7 +103,7 @@ def test_a_chain_of_three_is_shown_as_one_and_mended_with_the_fewest_changes() -
     assert [r.component for r in chain] == ["cann", "ascend-driver"]
     assert diagnosis.solution is not None
     changes = {c.component: c.after for c in diagnosis.solution.changes}
-    assert changes == {"cann": "8.3.RC1", "ascend-driver": "24.1.RC2"}
+    assert changes == {"cann": "8.3.RC1", "ascend-driver": "24.1.0"}
 
 
 def test_a_mend_that_breaks_another_pair_is_carried_through() -> None:
@@ -170,7 +170,7 @@ def test_a_long_chain_is_solved_in_a_moment() -> None:
     assert diagnosis.solution is not None
     changed = {c.component: c.after for c in diagnosis.solution.changes}
     assert changed == {
-        "ascend-driver": "24.1.RC2",
+        "ascend-driver": "24.1.0",
         "cann": "8.3.RC2",
         "nnal": "8.3.RC1",
         "python": "3.11",

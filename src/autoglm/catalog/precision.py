@@ -1,11 +1,30 @@
-"""Refuse a precision that a backend's table does not have: one check, one wording, for all."""
+"""What a chip says of a precision, and the refusal of one: one check, one wording, for all."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from autoglm.errors import ConfigError
-from autoglm.spec import CompileOptions, Support
+from autoglm.spec import (
+    Chip,
+    CompileOptions,
+    Constraint,
+    Evidence,
+    Support,
+    no,
+    unknown,
+    yes,
+)
+
+
+def of_chip(chip: Chip, precision: str) -> Support:
+    """Whether the catalog says that this chip computes in `precision`; unknown where it is mute."""
+    if precision in chip.precisions:
+        return yes(Evidence.DOCUMENT)
+    if precision in chip.lacks:
+        reason = f"{chip.name} has no {precision} ({chip.sources['lacks']})"
+        return no(Constraint.PRECISION, reason, Evidence.DOCUMENT)
+    return unknown(f"no document says whether {chip.name} computes in {precision}")
 
 
 def require_precision(

@@ -12,6 +12,7 @@ from autoglm.catalog.documented import (
     pick_chip,
     read_document,
 )
+from autoglm.catalog.precision import of_chip
 from autoglm.spec import (
     Capabilities,
     Chip,
@@ -21,7 +22,6 @@ from autoglm.spec import (
     Support,
     no,
     unknown,
-    yes,
 )
 
 # cann/ge @ ffdcbc9f7496, docs/zh/user_guides/atc_tools/CLI_options.
@@ -54,21 +54,10 @@ def precisions(chip: Chip) -> Mapping[str, Support]:
         Evidence.DOCUMENT,
     )
     return {
-        "fp32": _has(chip, "fp32"),
-        "fp16": _has(chip, "fp16"),
-        "bf16": _has(chip, "bf16"),
+        **{name: of_chip(chip, name) for name in ("fp32", "fp16", "bf16")},
         "int8": int8,
         "int8-dynamic": int8,
     }
-
-
-def _has(chip: Chip, precision: str) -> Support:
-    if precision in chip.precisions:
-        return yes(Evidence.DOCUMENT)
-    if precision in chip.lacks:
-        reason = f"{chip.name} has no {precision} ({chip.sources.get('lacks', MANUAL)})"
-        return no(Constraint.PRECISION, reason, Evidence.DOCUMENT)
-    return unknown(f"no document says whether {chip.name} computes in {precision}")
 
 
 def _dtype(node: NodeFacts, chip: Chip) -> Support | None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from autoglm.catalog.documented import Document, capabilities, pick_chip, read_document
+from autoglm.catalog.precision import of_chip
 from autoglm.spec import (
     Capabilities,
     Chip,
@@ -13,8 +14,6 @@ from autoglm.spec import (
     Evidence,
     Support,
     no,
-    unknown,
-    yes,
 )
 
 # precision_config.precision_mode has no bfloat16 and quantises statically.
@@ -37,15 +36,7 @@ def precisions(chip: Chip) -> Mapping[str, Support]:
     """Each precision that MagicMind builds for this chip."""
     lacking = no(Constraint.PRECISION, f"MagicMind has no such mode ({SOURCE})", Evidence.DOCUMENT)
     return {
-        **{name: _has(chip, name) for name in ("fp32", "fp16", "int8")},
+        **{name: of_chip(chip, name) for name in ("fp32", "fp16", "int8")},
         "bf16": lacking,
         "int8-dynamic": lacking,
     }
-
-
-def _has(chip: Chip, precision: str) -> Support:
-    if precision in chip.precisions:
-        return yes(Evidence.DOCUMENT)
-    if precision in chip.lacks:
-        return no(Constraint.PRECISION, f"{chip.name} has no {precision}", Evidence.DOCUMENT)
-    return unknown(f"no document says whether {chip.name} computes in {precision}")

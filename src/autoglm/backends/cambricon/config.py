@@ -99,8 +99,8 @@ def _arch(name: str) -> str:
 def _clusters(text: str, arch: str) -> list[int]:
     if not text:
         return CLUSTERS[arch]
-    parts = text.split(",")
-    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise ConfigError(
             "MagicMind setting cluster_num takes whole numbers (2,6,8); found {value!r}.",
             value=text,

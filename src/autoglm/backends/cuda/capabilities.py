@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from autoglm.catalog.documented import Document, capabilities, pick_chip, read_document
+from autoglm.catalog.precision import of_chip
 from autoglm.spec import (
     Capabilities,
     Chip,
@@ -16,8 +17,6 @@ from autoglm.spec import (
     OpRule,
     Support,
     no,
-    unknown,
-    yes,
 )
 
 _FOLDER = Path(__file__).parent
@@ -63,16 +62,7 @@ def precisions(chip: Chip) -> Mapping[str, Support]:
         Evidence.DOCUMENT,
     )
     return {
-        **{name: _has(chip, name) for name in ("fp32", "fp16", "bf16")},
+        **{name: of_chip(chip, name) for name in ("fp32", "fp16", "bf16")},
         "int8": int8,
         "int8-dynamic": int8,
     }
-
-
-def _has(chip: Chip, precision: str) -> Support:
-    if precision in chip.precisions:
-        return yes(Evidence.DOCUMENT)
-    if precision in chip.lacks:
-        reason = f"{chip.name} has no {precision} ({chip.sources.get('lacks', 'datasheet')})"
-        return no(Constraint.PRECISION, reason, Evidence.DOCUMENT)
-    return unknown(f"no document says whether {chip.name} computes in {precision}")
