@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import Mapping
 from functools import partial
@@ -49,6 +50,8 @@ class Listener:
             timeout_keep_alive=int(o.idle_timeout_s),
         )
         config.load()
+        # A line for each malformed request would let anybody fill the log.
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
         self._state = ServerState()
         self._http2 = Http2(self._app, idle_s=o.idle_timeout_s)
         make = partial(

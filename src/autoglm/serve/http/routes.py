@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from autoglm.serve.http import envelope, oip, pages
+from autoglm.serve.http import envelope, oip, openapi, pages
 from autoglm.serve.http.pages import Handler
 from autoglm.serve.http.wire import HttpError
 
@@ -32,6 +32,8 @@ class _Spot:
 # {m} a model's name, {v} a version; "/versions/{v}" may be left out.
 _TABLE: dict[str, dict[str, _Spot]] = {
     "/v1/infer": {"POST": _Spot(envelope.infer, json=True)},
+    "/v1/schema": {"GET": _Spot(openapi.schema)},
+    "/openapi.json": {"GET": _Spot(openapi.document)},
     "/v1/models": {"GET": _Spot(pages.models)},
     "/healthz": {"GET": _Spot(pages.healthy, open=True)},
     "/readyz": {"GET": _Spot(pages.ready, open=True)},
@@ -39,6 +41,8 @@ _TABLE: dict[str, dict[str, _Spot]] = {
     "/v2/health/live": {"GET": _Spot(pages.live, open=True)},
     "/v2/health/ready": {"GET": _Spot(pages.ready, open=True)},
     "/metrics": {"GET": _Spot(pages.metrics)},
+    **{f"/ui{file}": {"GET": _Spot(pages.ui, open=True)} for file in ("", "/page.js", "/page.css")},
+    "/v1/ui/state": {"GET": _Spot(pages.ui_state)},
     "/v1/pool": {"GET": _Spot(pages.pool)},
     "/v1/route": {"GET": _Spot(pages.routes)},
     "/v1/routes": {"GET": _Spot(pages.routes), "PUT": _Spot(pages.routes, json=True)},

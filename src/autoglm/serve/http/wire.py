@@ -103,6 +103,8 @@ def field_of(
         if name in message:
             raise _wrong(name, kinds, value)
         return default
+    if isinstance(value, float) and float not in kinds and value.is_integer() and int in kinds:
+        return int(value)  # to JSON Schema, 1.0 is a whole number
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         raise _wrong(name, kinds, value)
     return value
