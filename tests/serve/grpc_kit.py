@@ -12,7 +12,6 @@ import grpc
 import numpy as np
 
 from autoglm.errors import (
-    DeadlineError,
     ForbiddenError,
     InvalidRequestError,
     ModelNotServedError,
@@ -30,7 +29,8 @@ def mlp(request: Request) -> dict[str, Any]:
     x = request.inputs.get("x")
     if x is None or x.dtype != np.float32 or x.ndim != 2 or x.shape[1] != 4:
         raise InvalidRequestError("x is float32 [n, 4].")
-    return {"y": x @ WEIGHT}
+    with np.errstate(all="ignore"):  # NaN is a number to send
+        return {"y": x @ WEIGHT}
 
 
 def echo(request: Request) -> dict[str, Any]:
@@ -60,6 +60,8 @@ class SmallGateway:
         if request.model == "slow":
             await self._wait(request)
         outputs = mlp(request) if request.model == "mlp" else echo(request)
+        if unknown := set(request.outputs) - set(outputs):
+            raise InvalidRequestError("No output {name!r}.", name=min(unknown))
         outputs = {n: outputs[n] for n in request.outputs or outputs}
         return Response(info.name, info.version, outputs, request.id, {"engine": "numpy"})
 
@@ -127,21 +129,18 @@ async def serving(gateway: Any, **options: object) -> AsyncIterator[tuple[str, G
         await transport.stop()
 
 
-def run(scenario: Callable[..., Any], gateway: Any = None, **options: object) -> Any:
-    """Run `scenario(channel, gateway, transport)` against a server, at most 60 s."""
+def run(
+    scenario: Callable[..., Any], gateway: Any = None, *, timeout_s: float = 60, **options: object
+) -> Any:
+    """Run `scenario(channel, gateway, transport)` against a server, at most `timeout_s`."""
 
     async def main() -> Any:
         served = gateway() if callable(gateway) else gateway or SmallGateway()
         async with (
-            asyncio.timeout(60),
+            asyncio.timeout(timeout_s),
             serving(served, **options) as (address, transport),
             grpc.aio.insecure_channel(address) as channel,
         ):
             return await scenario(channel, served, transport)
 
     return asyncio.run(main())
-
-
-def deadline(error: Any = None) -> DeadlineError:
-    """What a gateway raises when a deadline passed in its queue."""
-    return DeadlineError("The deadline passed after {seconds} s.", seconds=1)
