@@ -83,7 +83,7 @@ def open_warning(addresses: dict[str, str], *, is_open: bool) -> str:
         return ""
     return tr(
         "warning: open without authentication on {where}: anybody who reaches it may use every "
-        "model. Give --keys, --jwks or --client-ca, or listen on {loopback}.",
+        "model. Give --keys, --jwks or --tls-client-ca, or listen on {loopback}.",
         where=", ".join(f"{name} {address}" for name, address in exposed.items()),
         loopback=LOOPBACK,
     )
