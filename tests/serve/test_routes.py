@@ -13,7 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoglm.errors import AutoGLMError, ConfigError, InvalidRequestError, NotOfferedError
+from autoglm.errors import (
+    AutoGLMError,
+    ConfigError,
+    InvalidRequestError,
+    NotOfferedError,
+    OverloadedError,
+    TooLargeError,
+)
 from autoglm.serve.core import Client, Credentials
 from autoglm.serve.routes import Routes
 from autoglm.serve.routes.handlers import handle
@@ -264,3 +271,49 @@ def test_the_table_is_read_and_replaced_over_the_same_door() -> None:
     with pytest.raises(NotOfferedError):
         handle(routes, "DELETE", "/v1/routes", {}, {}, client())
     assert issubclass(NotOfferedError, AutoGLMError)
+
+
+def test_a_rules_limits_hold_for_each_of_its_clients_apart() -> None:
+    limits = {"max_bytes": 100, "concurrency": 2}
+    routes = table({"rules": [{"name": "few", "match": {"clients": ["a", "b"]}, "limits": limits}]})
+    route = routes.route(client("a"), "m")
+
+    with pytest.raises(TooLargeError), routes.admitted(route, client("a"), 101):
+        pass
+    with routes.admitted(route, client("a"), 100), routes.admitted(route, client("a")):
+        with routes.admitted(route, client("b")):
+            pass
+        with (
+            pytest.raises(OverloadedError, match="at once by rule few") as raised,
+            routes.admitted(route, client("a")),
+        ):
+            pass
+        assert raised.value.facts["retry_after_s"] > 0
+    with routes.admitted(route, client("a")):
+        pass
+
+
+def test_a_rules_rate_is_counted_and_a_new_table_counts_anew() -> None:
+    rule = {"name": "slow", "limits": {"rate_per_s": 0.001}}
+    routes = table({"rules": [rule]})
+
+    def send(address: str) -> None:
+        who = client(address=address)
+        with routes.admitted(routes.route(who, "m"), who):
+            pass
+
+    send("10.0.0.1")
+    with pytest.raises(OverloadedError, match="requests a second"):
+        send("10.0.0.1")
+    send("10.0.0.2")
+    routes.set({"rules": [{**rule, "limits": {"rate_per_s": 0.002}}]})
+    send("10.0.0.1")
+
+
+def test_without_limits_nothing_is_counted() -> None:
+    routes = Routes()
+    route = routes.route(client(), "m")
+
+    for _ in range(1000):
+        with routes.admitted(route, client(), 1 << 40):
+            pass

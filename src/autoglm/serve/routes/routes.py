@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from autoglm.documents import read_document
 from autoglm.errors import AutoGLMError
 from autoglm.serve.core import Client
+from autoglm.serve.routes.limits import Usage
 from autoglm.serve.routes.matching import Condition, address_in, compile_match, holds, mqtt_id_in
 from autoglm.serve.routes.table import Limits, Rule, Table, validate
 
@@ -29,6 +31,7 @@ class Route:
     priority: int
     limits: Limits
     why: str
+    rule: str = ""  # whose limits these are; "" = none's
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -68,6 +71,7 @@ class Routes:
         self._on_change = on_change
         self._seen: tuple[int, ...] | None = None  # of the file that was read last
         self._now = _compiled(table or Table())
+        self._usage = Usage()
 
     @property
     def table(self) -> Table:
@@ -87,9 +91,20 @@ class Routes:
                     rule.priority,
                     rule.limits,
                     f"rule {rule.name}: {why}",
+                    rule.name,
                 )
         transport, why = _usual(now, client)
         return Route(transport, model, "", 0, _NO_LIMITS, why)
+
+    def admitted(
+        self, route: Route, client: Client, nbytes: int = 0
+    ) -> AbstractContextManager[None]:
+        """Count a request against its rule's limits while it lasts; OverloadedError or
+        TooLargeError where it passes one.
+        """
+        if route.limits == _NO_LIMITS:
+            return _FREE
+        return self._usage.held(route.rule, route.limits, client, nbytes)
 
     def set(self, values: Mapping[str, Any], where: str = "table") -> Table:
         """Put a table in force, whole; ConfigError names every fault, and the old one stays."""
@@ -128,6 +143,7 @@ class Routes:
 
 
 _NO_LIMITS = Limits()
+_FREE = contextlib.nullcontext()
 
 
 def _compiled(table: Table) -> _Compiled:
