@@ -112,6 +112,12 @@ def test_a_wrong_setting_is_refused_with_what_is_allowed(
         builder_config(info(shape), CompileOptions(settings=options))
 
 
+def test_white_space_around_a_cluster_number_is_taken_even_where_int_would_not() -> None:
+    found = builder_config(info(), CompileOptions(settings={"cluster_num": "2,6\x1f"}))
+
+    assert found["archs"] == [{"mtp_372": [2, 6]}]
+
+
 @settings(max_examples=200)
 @given(st.sampled_from(sorted(KNOWN)), st.text(max_size=40))
 def test_no_setting_ends_in_anything_but_a_configuration_or_an_error(name: str, value: str) -> None:

@@ -101,5 +101,16 @@ def test_an_operators_measured_factor_counts_for_it_alone() -> None:
     assert node_seconds(work, machine, precision="fp32", op="Tanh") == pytest.approx(1.0)
 
 
+def test_what_was_only_recalled_is_named_and_what_was_read_is_not() -> None:
+    grades = {"bandwidth_gbps": "recalled", "fp16": "read 2026-11-22", "fp32": "recalled"}
+    chip = Chip(
+        "X", "V", "cuda", "gpu", bandwidth_gbps=500, link_gbps=16,
+        peak_tflops={"fp16": 100, "fp32": 10}, evidence=grades,
+    )  # fmt: skip
+
+    assert chip_machine(chip, "fp16").recalled == ("bandwidth_gbps",)
+    assert chip_machine(chip, "fp32").recalled == ("bandwidth_gbps", "fp32")
+
+
 def test_the_host_has_no_link() -> None:
     assert Machine().link_seconds(10**9) == 0.0
