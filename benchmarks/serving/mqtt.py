@@ -69,7 +69,7 @@ class Mlp:
 
         return Client("anonymous", credentials)
 
-    def model(self, name: str, version: str = "") -> Any:
+    def signature(self, name: str, version: str = "") -> Any:
         return self.info
 
 
@@ -80,7 +80,7 @@ async def serve(url: str, client_id: str) -> None:
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     transport = Mqtt()
-    await transport.start(Mlp(), url, {"client_id": client_id})  # type: ignore[arg-type]
+    await transport.start(Mlp(), f"{url}?client_id={client_id}", {})  # type: ignore[arg-type]
     print("ready", flush=True)
     await ended.wait()
     await transport.drain(10)

@@ -91,12 +91,12 @@ class Server:
         await self.pool.start()
         if not any(info.state == "ready" for info in self.gateway.models()):
             raise nothing_loads(self.gateway.models())
+        self.gateway.state = "ready"  # before a broker hands over what waited for us
         for name, address in self.options.addresses.items():
             transport = registry.transport(name)
             self._transports.append(transport)
             told = {"options": self.options.transport}
             self.urls[name] = await transport.start(self.gateway, address, told)
-        self.gateway.state = "ready"
 
     async def drain(self) -> None:
         """Take nothing new, and answer everything that was accepted."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import secrets
 import socket
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from autoglm.errors import ConfigError
 
 PREFIX = "autoglm/v1"
+LARGEST = 127 << 20  # bytes of a request: a packet has at most 256 MiB, and we take twice the limit
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
 # No wildcard, no control character, no empty level; the broker keeps "$..." for itself.
 _TOPIC = re.compile(r"[^$+#/\x00-\x1f\x7f-\x9f][^+#/\x00-\x1f\x7f-\x9f]*")
@@ -34,7 +34,7 @@ class Broker:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What one worker may be told; each is an option of the transport."""
+    """What one worker may be told, in the address's query."""
 
     prefix: str = PREFIX  # of every topic
     group: str = "autoglm"  # of the shared subscription: its workers divide the requests
@@ -42,7 +42,7 @@ class Options:
     client_id: str = ""
     session_expiry_s: int = 300  # how long the broker waits for it; without an id it does not
     receive_maximum: int = 256  # QoS 1 requests in work at once; the rest wait at the broker
-    max_bytes: int = 16 << 20  # of one request
+    max_bytes: int = 64 << 20  # of one request
     keepalive_s: int = 30
     connect_timeout_s: float = 10.0
     ca: str = ""  # PEM files; "" = the system's authorities
@@ -51,13 +51,13 @@ class Options:
 
 
 def parse_address(address: str) -> Broker:
-    """The broker in `mqtt://[user:password@]host[:port]` or `mqtts://…`."""
+    """The broker in `mqtt://[user:password@]host[:port][?option=value&…]`, or `mqtts://…`."""
     try:
         parts = urlsplit(address)
         port = parts.port
     except ValueError:
         raise _bad_address(address) from None
-    if parts.scheme not in _PORTS or not parts.hostname or parts.path.strip("/") or parts.query:
+    if parts.scheme not in _PORTS or not parts.hostname or parts.path.strip("/"):
         raise _bad_address(address)
     return Broker(
         parts.hostname,
@@ -71,23 +71,18 @@ def parse_address(address: str) -> Broker:
 def _bad_address(address: str) -> ConfigError:
     return ConfigError(
         "{address} is no address of an MQTT broker.",
-        hint="Write mqtt://host:1883 or mqtts://user:password@host:8883.",
+        hint="Write mqtt://host:1883 or mqtts://user:password@host:8883?client_id=worker-0.",
         address=repr(address.rpartition("@")[2][:200]),
     )
 
 
-def parse_options(given: Mapping[str, object]) -> Options:
-    """The options by name, each of the type of its default; an id is made where none is given."""
-    known = {item.name: type(item.default) for item in fields(Options)}
-    for name, value in given.items():
-        if name not in known or not isinstance(value, _accepted(known[name])):
-            raise ConfigError(
-                "The MQTT transport has no option {name} = {value}; it takes {known}.",
-                name=name,
-                value=repr(value)[:100],
-                known=", ".join(f"{key} ({kind.__name__})" for key, kind in known.items()),
-            )
-    chosen = dict(given)
+def parse_options(address: str, **given: object) -> Options:
+    """The options in the address's query, before those `given`; an id is made where there is none.
+
+    A made id keeps no session: nobody would come back under it.
+    """
+    said = parse_qsl(urlsplit(address).query, keep_blank_values=True)
+    chosen = given | {name: _typed(name, text) for name, text in said}
     if not chosen.get("client_id"):
         chosen |= {
             "client_id": f"autoglm-{socket.gethostname()}-{secrets.token_hex(4)}",
@@ -97,14 +92,23 @@ def parse_options(given: Mapping[str, object]) -> Options:
     for name in ("prefix", "group", "client_id"):
         _check_topic(name, getattr(options, name), levels=name == "prefix")
     _check_range("receive_maximum", options.receive_maximum, 1, 65_535)
-    _check_range("max_bytes", options.max_bytes, 1, 128 << 20)
+    _check_range("max_bytes", options.max_bytes, 1, LARGEST)
     _check_range("session_expiry_s", options.session_expiry_s, 0, 0xFFFFFFFF)
     _check_range("keepalive_s", options.keepalive_s, 1, 65_535)
     return options
 
 
-def _accepted(kind: type) -> tuple[type, ...]:
-    return (int, float) if kind is float else (kind,)
+def _typed(name: str, text: str) -> object:
+    known = {item.name: type(item.default) for item in fields(Options)}
+    try:
+        return known[name](text)
+    except (KeyError, ValueError):
+        raise ConfigError(
+            "The MQTT transport has no option {name}={value}; it takes {known}.",
+            name=name[:100],
+            value=text[:100],
+            known=", ".join(f"{key} ({kind.__name__})" for key, kind in known.items()),
+        ) from None
 
 
 def _check_topic(name: str, value: str, *, levels: bool) -> None:

@@ -17,9 +17,10 @@ from autoglm.errors import AutoGLMError, OverloadedError
 from autoglm.serve.core import Gateway
 from autoglm.serve.http.wire import dumps
 from autoglm.serve.mqtt import wire
-from autoglm.serve.mqtt.address import Options, parse_address, parse_options
+from autoglm.serve.mqtt.address import LARGEST, Options, parse_address, parse_options
 from autoglm.serve.mqtt.link import Link, Outgoing, Receipt
 from autoglm.serve.mqtt.packets import message_of, properties_of
+from autoglm.serve.options import TransportOptions
 
 log = logging.getLogger(__name__)
 REMEMBERED = 8192  # receipts; a broker that comes back from a snapshot repeats recent messages
@@ -39,8 +40,13 @@ class Mqtt:
 
     async def start(self, gateway: Gateway, address: str, options: Mapping[str, object]) -> str:
         """Connect to the broker and subscribe; returns the broker's address."""
-        broker, self._options = parse_address(address), parse_options(options)
-        self._gateway = gateway
+        broker = parse_address(address)
+        told = options.get("options")
+        given = {}
+        if isinstance(told, TransportOptions):
+            given["max_bytes"] = min(told.max_bytes, LARGEST)
+        self._options = parse_options(address, **given)
+        self._gateway: Any = gateway
         self._link = Link(
             broker,
             self._options,

@@ -7,14 +7,17 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autoglm.errors import AutoGLMError, InvalidRequestError, TooLargeError
-from autoglm.serve.core import Credentials, Gateway, Request, Response
+from autoglm.serve.core import Credentials, Request, Response
 from autoglm.serve.http import envelope
 from autoglm.serve.http.numbers import parse as parse_json
 from autoglm.serve.http.wire import dumps, error_reply
 from autoglm.serve.proto import convert
+
+if TYPE_CHECKING:
+    from autoglm.serve.gateway import LocalGateway
 
 JSON = "application/json"
 PROTOBUF = "application/x-protobuf"
@@ -85,7 +88,7 @@ def read(message: Message, *, prefix: str, max_bytes: int) -> Question:
     return Question(message, reply, body, error)
 
 
-def to_request(question: Question, gateway: Gateway, *, prefix: str) -> Request:
+def to_request(question: Question, gateway: LocalGateway, *, prefix: str) -> Request:
     """The request for the gateway; raises what is wrong with it, the peer's identity included."""
     if question.error is not None:
         raise question.error

@@ -1,0 +1,48 @@
+"""No answer is lost or duplicated while the broker restarts twice and a worker is killed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from serve.mosquitto import BINARY, MISSING
+
+from benchmarks.serving import mqtt
+
+
+@pytest.mark.skipif(BINARY is None, reason=MISSING)
+def test_every_request_is_answered_once_through_restarts_and_a_killed_worker(
+    tmp_path: Path,
+) -> None:
+    found = mqtt.faults(500, tmp_path, concurrency=16)
+
+    assert found["requests"] == 500
+    assert (found["lost"], found["wrong"], found["duplicated"]) == (0, 0, 0)
+
+
+def test_the_count_tells_a_second_answer_from_the_brokers_repetition() -> None:
+    def asked(*answers: tuple[bool, bool], times: int = 1) -> mqtt.Asked:
+        return mqtt.Asked(0.0, times, list(answers))
+
+    fresh, repeated, wrong = (True, False), (True, True), (False, False)
+
+    found = mqtt.counted(
+        {
+            0: asked(fresh),
+            1: asked(fresh, fresh),
+            2: asked(fresh, repeated),
+            3: asked(),
+            4: asked(wrong),
+            5: asked(fresh, fresh, times=2),
+        }
+    )
+
+    assert found == {
+        "requests": 6,
+        "lost": 1,
+        "wrong": 1,
+        "duplicated": 1,
+        "asked_again": 1,
+        "asked_again_and_answered_again": 1,
+        "repeated_by_broker": 1,
+    }
