@@ -122,8 +122,13 @@ class LocalGateway:
         if self.guard is not None:
             self.guard.permit(request.client, request.model)
             self.guard.admit(request.client, nbytes(request))
-        if self.routes is not None and self.routes.table.rules:
-            request = routed(request, self.routes.route(request.client, request.model))
+        if self.routes is None or not self.routes.table.rules:
+            return await self._answer(request)
+        route = self.routes.route(request.client, request.model)
+        with self.routes.admitted(route, request.client, nbytes(request)):
+            return await self._answer(routed(request, route))
+
+    async def _answer(self, request: Request) -> Response:
         served = await self.pool.acquire(request.model, request.version, request.client, request.id)
         if self.cache is None:
             return await _run(served, request)

@@ -80,7 +80,7 @@ class Server:
         return open_warning(addresses, is_open=guard is None or guard.is_open)
 
     async def _preload(self, name: str, version: str) -> None:
-        await self.pool.acquire(name, version)
+        await self.pool.preload(name, version)
 
     async def start(self) -> None:
         """Load every model, then listen. Raises what keeps it from serving anything."""
