@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -212,9 +213,12 @@ def _bearer(authorization: str) -> str:
 
 
 def _common_name(subject: str) -> str:
-    """CN of a subject as RFC 4514 writes it; "" where it has none, or one that needs escapes."""
+    """CN of a subject as RFC 4514 writes it; "" where it has none, several, or needs escapes.
+
+    Only the two separators of that form split it, so that no other field can hold a CN.
+    """
     if "\\" in subject or '"' in subject:
         return ""
-    parts = [part.strip() for part in subject.replace("/", ",").split(",")]
+    parts = [part.strip() for part in re.split("[,+]", subject)]
     names = [part[3:] for part in parts if part.upper().startswith("CN=")]
     return names[0] if len(names) == 1 else ""
