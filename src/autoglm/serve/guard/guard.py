@@ -16,7 +16,7 @@ from autoglm.errors import AutoGLMError, ForbiddenError, UnauthenticatedError
 from autoglm.serve.core import Client, Credentials
 from autoglm.serve.guard.keys import PREFIX, Key, read_keys, verify_key
 from autoglm.serve.guard.limits import Limit, Limits
-from autoglm.serve.guard.names import check_client, is_loopback
+from autoglm.serve.guard.names import check_client, host_of, is_loopback
 from autoglm.serve.guard.tokens import TokenOptions, read_jwks, verify_token
 
 _LONGEST = 8192  # bytes of an Authorization header
@@ -139,8 +139,14 @@ class Guard:
         """Count one request of `nbytes` against the client's limits; OverloadedError has
         `retry_after_s`, TooLargeError the limit.
         """
-        bucket = client.name if not self.is_open else client.credentials.address.rpartition(":")[0]
-        self._limits.admit(client.name, bucket, nbytes)
+        self._limits.admit(client.name, self._bucket(client), nbytes)
+
+    def _bucket(self, client: Client) -> str:
+        if not self.is_open:
+            return client.name
+        # Nobody has a name here; behind a broker nobody has an address either.
+        seen = client.credentials
+        return host_of(seen.address) or f"{seen.transport} {seen.client_id}"
 
     def max_bytes(self, client: Client) -> int:
         """The longest body to read from this client."""

@@ -62,7 +62,7 @@ def check_path(root: Path, path: str) -> Path:
 
 def is_loopback(address: str) -> bool:
     """Whether `address` (host, host:port or [v6]:port; "" = none) can only be this machine."""
-    host = _host(address)
+    host = host_of(address)
     if host == "localhost":
         return True
     try:
@@ -89,7 +89,8 @@ def open_warning(addresses: dict[str, str], *, is_open: bool) -> str:
     )
 
 
-def _host(address: str) -> str:
+def host_of(address: str) -> str:
+    """The host of host:port or [v6]:port."""
     if address.startswith("["):
         return address[1:].partition("]")[0]
     return address if address.count(":") > 1 else address.partition(":")[0]
