@@ -299,7 +299,7 @@ def faults(requests: int, folder: Path, *, concurrency: int = 32) -> dict[str, A
         for thread in running:
             thread.join(60)
         requester.finish(120)
-        time.sleep(2 * RETRY_S)  # a second answer would come by now
+        time.sleep(RETRY_S)  # a second answer would come by now
     finally:
         requester.close()
         for worker in workers:

@@ -132,6 +132,19 @@ def test_an_answer_may_not_go_where_workers_read_or_nobody_can(topic: str) -> No
     assert not wire.may_answer(topic, PREFIX)
 
 
+def test_an_untyped_payload_is_told_by_its_first_bytes() -> None:
+    def is_json(payload: bytes) -> bool:
+        message = wire.Message(TOPIC, payload, 1, "me")
+        return wire.read(message, prefix=PREFIX, max_bytes=4096).reply.json
+
+    unnamed = infer_pb2.InferRequest()
+    unnamed.inputs.add(name="x", dtype="float32", shape=[1], raw=b"abcd")
+    assert is_json(b' \n{"data": [[1]]}')
+    assert is_json("neither, but text: \u00e9".encode())
+    assert not is_json(request_bytes())
+    assert not is_json(unnamed.SerializeToString())
+
+
 def test_the_earlier_of_expiry_and_time_out_is_the_deadline() -> None:
     body = b'{"data": [[1]], "timeout_ms": 5000}'
     near = wire.read(wire.Message(TOPIC, body, expiry_s=1), prefix=PREFIX, max_bytes=99)

@@ -6,6 +6,7 @@ import re
 import secrets
 import socket
 from dataclasses import dataclass, field, fields
+from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from autoglm.errors import ConfigError
@@ -99,7 +100,7 @@ def parse_options(address: str, **given: object) -> Options:
 
 
 def _typed(name: str, text: str) -> object:
-    known = {item.name: type(item.default) for item in fields(Options)}
+    known: dict[str, type[Any]] = {item.name: type(item.default) for item in fields(Options)}
     try:
         return known[name](text)
     except (KeyError, ValueError):

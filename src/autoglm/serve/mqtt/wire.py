@@ -162,8 +162,9 @@ def _is_json(message: Message) -> bool:
     kind = message.content_type.partition(";")[0].strip().lower()
     if kind in (JSON, PROTOBUF):
         return kind == JSON
-    # Clients of MQTT 3.1.1 cannot say; no InferRequest begins with a brace.
-    return not message.payload or message.payload.lstrip()[:1] in (b"{", b"[")
+    # Clients of MQTT 3.1.1 cannot say. An InferRequest has tags and lengths among its first bytes,
+    # which no text has.
+    return all(byte >= 0x20 or byte in b"\t\n\r" for byte in message.payload[:64])
 
 
 def _body(message: Message, json: bool, max_bytes: int) -> Any:
