@@ -54,7 +54,7 @@ def test_one_figure_of_a_chip_can_be_read_and_another_recalled() -> None:
     t4 = chip("T4")
 
     assert t4.evidence["fp16"].startswith("read")
-    assert t4.evidence["alignment"] == "recalled"
+    assert t4.evidence["layouts"] == "recalled"
     assert chip("MLU370").evidence["watts"] == "specification"
 
 
