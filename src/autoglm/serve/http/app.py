@@ -63,7 +63,7 @@ class App:
         peer = scope["client"]
         credentials = Credentials(
             "http",
-            f"{peer[0]}:{peer[1]}" if peer else "",
+            _address(peer),
             headers.get("authorization", ""),
             scope.get("state", {}).get("certificate", ""),
             headers=headers,
@@ -121,6 +121,12 @@ class App:
             limit=self.max_bytes,
             close=True,
         )
+
+
+def _address(peer: tuple[str, int] | None) -> str:
+    if not peer:
+        return ""
+    return f"[{peer[0]}]:{peer[1]}" if ":" in peer[0] else f"{peer[0]}:{peer[1]}"
 
 
 def _require_type(headers: dict[str, str]) -> None:
