@@ -33,6 +33,26 @@ MaxBytes = Annotated[int, typer.Option("--max-bytes", min=1024, help="Bytes of o
 Memory = Annotated[int, typer.Option("--memory-mb", min=0, help="Of all models; 0 = no limit.")]
 Process = Annotated[bool, typer.Option("--process", help="Each engine in its own process.")]
 Drain = Annotated[float, typer.Option("--drain-s", min=0, help="Longest wait for open requests.")]
+Keys = Annotated[
+    Path | None, typer.Option("--keys", metavar="FILE", help="API keys; autoglm keys add NAME.")
+]
+Jwks = Annotated[
+    Path | None, typer.Option("--jwks", metavar="FILE", help="Public keys of a token issuer.")
+]
+Issuer = Annotated[str, typer.Option("--issuer", metavar="ISS", help="Of the tokens.")]
+Audience = Annotated[str, typer.Option("--audience", metavar="AUD", help="Of the tokens.")]
+Rate = Annotated[float, typer.Option("--rate", min=0, help="Requests/s a client; 0 = no limit.")]
+CacheMb = Annotated[int, typer.Option("--cache-mb", min=0, help="Kept answers; 0 = none.")]
+RedisUrl = Annotated[
+    str, typer.Option("--redis", metavar="URL", help="Share kept answers; needs --cache-mb.")
+]
+Traces = Annotated[
+    Path | None, typer.Option("--traces", metavar="FILE", help="For autoglm hotspots; OTLP/JSON.")
+]
+Otlp = Annotated[str, typer.Option("--otlp", metavar="URL", help="An OpenTelemetry collector.")]
+RoutesFile = Annotated[
+    Path | None, typer.Option("--routes", metavar="FILE", help="Routing table; followed.")
+]
 
 
 def serve(
@@ -49,6 +69,16 @@ def serve(
     memory_mb: Memory = 0,
     process: Process = False,
     drain_s: Drain = 30.0,
+    keys: Keys = None,
+    jwks: Jwks = None,
+    issuer: Issuer = "",
+    audience: Audience = "",
+    rate: Rate = 0.0,
+    cache_mb: CacheMb = 0,
+    redis: RedisUrl = "",
+    traces: Traces = None,
+    otlp: Otlp = "",
+    routes: RoutesFile = None,
     json: Json = False,
     debug: Debug = False,
 ) -> int:
@@ -58,12 +88,19 @@ def serve(
     """
     from autoglm.cli.app import UsageError
     from autoglm.serve.batch import BatchLimits
+    from autoglm.serve.cache import CacheOptions
+    from autoglm.serve.guard import GuardOptions, Limit, TokenOptions
     from autoglm.serve.options import Tls, TransportOptions
     from autoglm.serve.server import ServeOptions
     from autoglm.serve.server import serve as run
+    from autoglm.serve.telemetry import TelemetryOptions
 
     if (tls_cert is None) != (tls_key is None) or (tls_client_ca and not tls_cert):
         raise UsageError("--tls-cert and --tls-key are given together, --tls-client-ca with them.")
+    if not (bool(jwks) == bool(issuer) == bool(audience)):
+        raise UsageError("--jwks, --issuer and --audience are given together.")
+    if redis and not cache_mb:
+        raise UsageError("--redis shares the answers that --cache-mb keeps; give both.")
     tls = Tls(tls_cert, tls_key, tls_client_ca) if tls_cert and tls_key else None
     given = {"http": http, "grpc": grpc, "mqtt": mqtt}
     addresses = {name: address for name, address in given.items() if address}
@@ -75,6 +112,15 @@ def serve(
         memory_bytes=memory_mb << 20,
         process=process,
         drain_s=drain_s,
+        guard=GuardOptions(
+            keys,
+            TokenOptions(jwks, issuer, audience) if jwks else None,
+            certificates=tls_client_ca is not None,
+            limit=Limit(rate=rate, max_bytes=max_bytes),
+        ),
+        cache=CacheOptions(cache_mb << 20, redis=redis) if cache_mb else None,
+        telemetry=TelemetryOptions(traces, otlp),
+        routes=routes,
     )
     run(options, lambda server: announce(server, as_json=json))
     return 0
