@@ -50,7 +50,7 @@ class App:
             _log.exception("a mistake of ours at %s", path[:200])
             wrapped = ExecutionError("{kind}: a mistake of ours.", kind=type(error).__name__)
             reply = error_reply(wrapped, oip=path.startswith("/v2"))
-        await _send(reply, scope["method"], send)
+        await _send(reply, scope, send)
 
     async def _answer(self, scope: Scope, path: str, receive: Receive) -> Reply:
         method = scope["method"]
@@ -157,12 +157,15 @@ async def _while_there(work: Awaitable[Reply], receive: Receive) -> Reply:
         gone.cancel()
 
 
-async def _send(reply: Reply, method: str, send: Send) -> None:
+async def _send(reply: Reply, scope: Scope, send: Send) -> None:
     body = reply.body
     headers = [
         (b"content-type", reply.content_type),
         (b"content-length", b"%d" % len(body)),
         *reply.headers,
     ]
+    if reply.close and scope["http_version"][0] != "2":
+        headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body})
+    shown = b"" if scope["method"] == "HEAD" else body
+    await send({"type": "http.response.body", "body": shown})

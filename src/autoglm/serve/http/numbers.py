@@ -32,7 +32,7 @@ def parse(body: bytes) -> dict[str, Any]:
             value = _opened(parser().parse(body), kept=False)
         else:
             value = orjson.loads(body)
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RuntimeError) as error:  # nested too deep is a RuntimeError
         raise InvalidRequestError(
             "The body is not JSON: {reason}.", reason=str(error)[:200]
         ) from error

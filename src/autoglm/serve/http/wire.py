@@ -32,12 +32,13 @@ class Call:
 
 @dataclass(slots=True)
 class Reply:
-    """One answer. A body in several parts is sent as it is, not joined."""
+    """One answer."""
 
     body: bytes
     status: int = 200
     content_type: bytes = JSON
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    close: bool = False  # a body is left unread: the connection cannot go on
 
 
 class HttpError(AutoGLMError):
@@ -84,6 +85,7 @@ def error_reply(error: AutoGLMError, *, oip: bool) -> Reply:
     else:
         body = {"result": None, "status_code": status, "message": message, "code": error.code}
     reply = reply_json(body, status)
+    reply.close = bool(error.facts.get("close"))
     wait = error.facts.get("retry_after_s")
     if isinstance(wait, int | float) and status in (429, 503):
         reply.headers.append((b"retry-after", b"%d" % max(1, math.ceil(wait))))
