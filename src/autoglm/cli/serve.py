@@ -144,6 +144,8 @@ def announce(server: Server, *, as_json: bool) -> None:
         for m in models:
             stdout().write(f"{m.name} {m.version}  {m.state}  {', '.join(m.engines)}\n")
     finish()
+    if server.warning:
+        note(server.warning)
     for m in models:
         if m.state != "ready":
             note(tr("note: {text}", text=f"{m.name} {m.version}: {m.reason}"))
