@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
+from math import prod
 from typing import Any, TypeAlias
 
 from autoglm.spec import NodeFacts, ValueFacts
@@ -17,6 +19,7 @@ Feature: TypeAlias = str | int | float | bool
 Features: TypeAlias = Mapping[str, Feature]
 
 UNKNOWN = "?"
+_SMALL_PLANE, _LARGE_PLANE = 196, 225
 # Attributes whose strings are free text: a value nobody measured says nothing about support.
 FREE_TEXT = frozenset(
     {"equation", "pattern", "delimiter", "default_string", "locale", "body", "mode_name"}
@@ -79,6 +82,10 @@ def features(node: NodeFacts, layout: Layout) -> dict[str, Feature]:
     found["dynamic"] = _dynamic(node)
     found["result"] = _result(node)
     found["shapes"] = _broadcast(node)
+    if node.op.startswith("Reduce"):
+        found["reduced"] = _reduced(node)
+    if node.op == "LRN":
+        found["plane"] = _plane(node)
     return found
 
 
@@ -158,3 +165,39 @@ def _result(node: NodeFacts) -> str:
     smaller = any(a < b for b, a in pairs if isinstance(a, int) and isinstance(b, int))
     larger = any(a > b for b, a in pairs if isinstance(a, int) and isinstance(b, int))
     return {(0, 0): "equal", (1, 0): "smaller", (0, 1): "larger", (1, 1): "mixed"}[smaller, larger]
+
+
+def _reduced(node: NodeFacts) -> str:
+    """Which axes a reduction takes, as far as the shapes tell: `all`, `none`, `together`, `apart`.
+
+    The axes themselves may be an input; compilers merge neighbours and stumble over the others.
+    """
+    before = node.inputs[0].shape if node.inputs and node.inputs[0] is not None else None
+    after = node.outputs[0].shape if node.outputs else None
+    if before is None or after is None or _dynamic(node):
+        return UNKNOWN
+    axes = range(len(before))
+    if len(before) == len(after):
+        kinds = {_neighbours([a for a in axes if before[a] != after[a]], len(before))}
+    else:
+        sets = combinations(axes, len(before) - len(after))
+        fits = [s for s in sets if tuple(before[a] for a in axes if a not in s) == after]
+        kinds = {_neighbours(s, len(before)) for s in fits}
+    return kinds.pop() if len(kinds) == 1 else UNKNOWN
+
+
+def _neighbours(axes: Sequence[int], rank: int) -> str:
+    if len(axes) in (0, rank):
+        return "all" if axes else "none"
+    return "together" if axes[-1] - axes[0] == len(axes) - 1 else "apart"
+
+
+def _plane(node: NodeFacts) -> str:
+    """The elements of one channel. TPU-MLIR 1.30.2 takes none up to 196 and all from 225; between
+    them nothing was measured.
+    """
+    shape = node.inputs[0].shape if node.inputs and node.inputs[0] is not None else None
+    if shape is None or not all(isinstance(n, int) for n in shape[2:]):
+        return UNKNOWN
+    size = prod(shape[2:])
+    return "small" if size <= _SMALL_PLANE else "large" if size >= _LARGE_PLANE else UNKNOWN

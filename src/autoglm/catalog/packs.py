@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from autoglm.catalog.features import Layout
-from autoglm.catalog.rules import Measured, Row, version_of
+from autoglm.catalog.rules import Habits, Measured, Row, habits_of, version_of
 from autoglm.errors import FileMissingError
 from autoglm.spec import Capabilities, Evidence, NodeFacts, OpRule, OpTable, Support, Verdict
 
@@ -182,11 +182,22 @@ def _table(path: Path, evidence: Evidence) -> tuple[OpTable, str]:
     keys: dict[str, list[str]] = {}
     for key in raw["ops"]:
         keys.setdefault(key.rsplit("@", 1)[0], []).append(key)
+    habits = habits_of(_glimpses(raw["ops"]))
     rules = {
-        op: OpRule(when=_Lazy(op, names, raw["ops"], evidence), evidence=evidence)
+        op: OpRule(when=_Lazy(op, names, raw["ops"], evidence, habits), evidence=evidence)
         for op, names in keys.items()
     }
     return rules, raw["toolkit"]
+
+
+def _glimpses(ops: Mapping[str, Any]) -> Iterator[tuple[str, bool, bool]]:
+    """Operator, open dimensions and success of every row, without making rows of them."""
+    for key, version in ops.items():
+        op, features = key.rsplit("@", 1)[0], version["features"]
+        place = features.index("dynamic") if "dynamic" in features else None
+        for _, values, outcome, *_ in version["rows"]:
+            dynamic = place is not None and place < len(values) and values[place] is True
+            yield op, dynamic, outcome == "yes"
 
 
 _REMEMBERED = 1024  # answers kept for each operator
@@ -198,9 +209,15 @@ class _Lazy:
     """
 
     def __init__(
-        self, op: str, keys: list[str], raw: Mapping[str, Any], evidence: Evidence
+        self,
+        op: str,
+        keys: list[str],
+        raw: Mapping[str, Any],
+        evidence: Evidence,
+        habits: Habits,
     ) -> None:
         self._op, self._keys, self._raw, self._evidence = op, keys, raw, evidence
+        self._habits = habits
         self._rules: Measured | None = None
         self._answers: dict[object, Support] = {}
 
@@ -211,7 +228,9 @@ class _Lazy:
             versions = {}
             for key in self._keys:
                 since, version = int(key.rsplit("@", 1)[1]), _op_version(self._raw[key])
-                versions[since] = version_of(self._op, since, version.layout, version.rows)
+                versions[since] = version_of(
+                    self._op, since, version.layout, version.rows, self._habits
+                )
             self._rules = Measured(self._op, versions)
         return self._rules
 

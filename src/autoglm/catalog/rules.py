@@ -9,7 +9,13 @@ How a verdict generalises beyond what was measured:
 - an operator version between two measured ones inherits what both say; any other version is
   unknown;
 - a dtype that was measured only in a neighbouring version counts, where this version takes
-  anything.
+  anything;
+- a refusal generalises from two different rows on; from one, and from crashes and values that are
+  not finite, which may be about the numbers, it holds for that very question and is unknown for
+  its like;
+- what the toolkit refuses of every operator alike (open dimensions) is refused of those that were
+  never asked with it, and of a toolkit that refuses most of what it is asked, what was seen only
+  in failures is unknown (`Habits`).
 """
 
 from __future__ import annotations
@@ -47,6 +53,8 @@ _ORDER = (
     "rank",
     "constant",
     "result",
+    "reduced",
+    "plane",
     "len",
     "shapes",
     "attr.",
@@ -56,8 +64,21 @@ _VERBS = {
     "imprecise": "is less exact than its cases ask",
     "refused": "is refused",
 }
+# What a process died of, or made of infinities, says nothing of other numbers.
+_UNSTEADY = re.compile(r"signal SIG|Segmentation fault|crash:|timeout:|NaN or inf")
+_FIRM = 2  # different steady rows that a refusal generalises from
+_EVERYWHERE = 20  # operators that a limit of the whole toolkit was seen with
 Literal = tuple[str, Feature]
 Literals = tuple[Literal, ...]
+Question = tuple[tuple[str, ...], tuple[Literal, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """What a whole pack says of its toolkit, before any operator is looked at."""
+
+    open_dimensions: str = ""  # why no operator takes them; "" where some do
+    strict: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +93,7 @@ class Row:
     count: int = 1
 
     @property
-    def key(self) -> tuple[tuple[str, ...], tuple[Literal, ...]]:
+    def key(self) -> Question:
         """What makes two rows the same question."""
         return self.dtypes, tuple(sorted(self.features.items()))
 
@@ -94,6 +115,7 @@ class Condition:
     outcome: str
     reason: str
     cases: int
+    firm: bool = True  # holds for what was never measured, too
 
     def holds(self, found: Features) -> bool | None:
         """True, False, or None where a feature of the node is not known."""
@@ -141,7 +163,7 @@ def _constraint(key: str) -> Constraint:
         return Constraint.RANK
     return (
         Constraint.SHAPE
-        if key in ("empty", "dynamic", "shapes", "result")
+        if key in ("empty", "dynamic", "shapes", "result", "reduced", "plane")
         else Constraint.ATTRIBUTE
     )
 
@@ -160,6 +182,8 @@ def _say(key: str, value: Feature) -> str:
         "empty": "of an empty tensor" if value else "",
         "dynamic": "with open dimensions" if value else "with fixed dimensions",
         "shapes": f"with input shapes: {value}",
+        "reduced": f"over axes: {value}",
+        "plane": f"with a {value} plane",
         "result": f"with a result of {value} shape"
         if value == "equal"
         else f"with a {value} result",
@@ -221,8 +245,8 @@ def _separating(
     return {o: c for o, c in options.items() if not any(_met(o, features) for features in good)}
 
 
-def _met(literals: Literals, found: Features) -> bool:
-    return all(found.get(key) == value for key, value in literals)
+def _met(literals: Literals, found: Features, default: Feature | None = None) -> bool:
+    return all(found.get(key, default) == value for key, value in literals)
 
 
 def _condition(literals: Literals, cases: Sequence[_Case]) -> Condition:
@@ -230,7 +254,9 @@ def _condition(literals: Literals, cases: Sequence[_Case]) -> Condition:
     worst = rows[0]
     if worst.outcome != "refused":
         worst = max(rows, key=lambda row: (_magnitude(row.reason), row.reason))
-    return Condition(literals, worst.outcome, worst.reason, sum(row.count for row in rows))
+    steady = {row.key for row in rows if not _UNSTEADY.search(row.reason)}
+    firm = len(steady) >= _FIRM
+    return Condition(literals, worst.outcome, worst.reason, sum(row.count for row in rows), firm)
 
 
 def _magnitude(reason: str) -> float:
@@ -272,24 +298,45 @@ class Version:
     conditions: tuple[Condition, ...]
     known: frozenset[tuple[str, ...]] = frozenset()  # signatures that worked in some case
     strings: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    doubts: frozenset[Literal] = frozenset()  # seen in failures only
+    failed: frozenset[Literals] = frozenset()  # whole questions
+    habits: Habits = Habits()
 
     def verdict(self, node: NodeFacts) -> Support:
         """Yes, no or unknown for a node of this version."""
         dtypes = signature(node, self.layout)
-        found = whole(dtypes, features(node, self.layout), self.layout)
+        return self.judge(dtypes, whole(dtypes, features(node, self.layout), self.layout))
+
+    def judge(self, dtypes: tuple[str, ...], found: Features) -> Support:
+        """Yes, no or unknown for a signature and all its features."""
+        if found.get("dynamic") and self.habits.open_dimensions:
+            text = f"{self.op} with open dimensions is refused: {self.habits.open_dimensions}"
+            return no(Constraint.SHAPE, text, Evidence.MEASURED)
         unsure = None
         for condition in self.conditions:
             holds = condition.holds(found)
-            if holds:
+            if holds and (condition.firm or self._failed(found)):
                 return no(condition.constraint, condition.text(self.op), Evidence.MEASURED)
-            if holds is None:
+            if holds is not False:
                 unsure = unsure or condition
         return (
             self._dtypes(dtypes)
             or self._strings(found)
             or self._unsure(unsure)
+            or self._doubt(found)
             or self._yes(dtypes)
         )
+
+    def _failed(self, found: Features) -> bool:
+        return any(_met(question, found, ABSENT) for question in self.failed)
+
+    def _doubt(self, found: Features) -> Support | None:
+        # In the order of the features, so that the reason does not depend on chance.
+        doubt = next((i for i in sorted(self.doubts, key=_place) if _met((i,), found)), None)
+        if doubt is None:
+            return None
+        text = f"{self.op} {_say(*doubt)} was measured only where something failed"
+        return unknown(text, _constraint(doubt[0]))
 
     def _yes(self, dtypes: tuple[str, ...]) -> Support:
         return yes(Evidence.MEASURED if dtypes in self.known else Evidence.INFERRED)
@@ -319,19 +366,61 @@ class Version:
         if condition is None:
             return None
         text = f"{condition.text(self.op)}; whether that holds here is not known before running"
+        if not condition.firm:
+            text = f"{condition.text(self.op)}; whether its like is, was not measured"
         return unknown(text, condition.constraint)
 
 
-def version_of(op: str, since: int, layout: Layout, rows: Sequence[Row]) -> Version:
-    """Rules for one operator version from its rows."""
+def version_of(
+    op: str, since: int, layout: Layout, rows: Sequence[Row], habits: Habits | None = None
+) -> Version:
+    """Rules for one operator version from its rows, and from what is known of the toolkit."""
+    habits = habits or Habits()
+    if habits.open_dimensions:  # the one rule for all says it
+        rows = [row for row in rows if not row.features.get("dynamic")] or rows
+    known = frozenset(row.dtypes for row in rows if row.outcome == "yes")
+    good, bad = _questions(rows, layout)
+    doubts = _only(bad, good) if habits.strict and good else frozenset()
+    conditions = derive(rows, layout)
+    found = _strings(rows)
+    return Version(
+        op, since, layout, tuple(rows), conditions, known, found, doubts, frozenset(bad), habits
+    )
+
+
+def _strings(rows: Iterable[Row]) -> dict[str, frozenset[str]]:
     strings: dict[str, set[str]] = {}
     for row in rows:
         for key, value in row.features.items():
             if key.startswith("attr.") and isinstance(value, str) and not _numeric(value):
                 strings.setdefault(key, set()).add(value)
-    known = frozenset(row.dtypes for row in rows if row.outcome == "yes")
-    frozen = {key: frozenset(values) for key, values in strings.items()}
-    return Version(op, since, layout, tuple(rows), derive(rows, layout), known, frozen)
+    return {key: frozenset(values) for key, values in strings.items()}
+
+
+def _questions(rows: Sequence[Row], layout: Layout) -> tuple[list[Literals], list[Literals]]:
+    """Whole questions that were answered rightly, and those that were not."""
+    raw = [whole(row.dtypes, row.features, layout) for row in rows]
+    keys = sorted({key for found in raw for key in found})
+    filled = [tuple((key, found.get(key, ABSENT)) for key in keys) for found in raw]
+    good = [q for q, row in zip(filled, rows, strict=True) if row.outcome == "yes"]
+    return good, [q for q, row in zip(filled, rows, strict=True) if row.outcome != "yes"]
+
+
+def _only(bad: Iterable[Literals], good: Iterable[Literals]) -> frozenset[Literal]:
+    """Literals of failures that no right answer has; a dtype is judged by itself."""
+    seen = {item for question in good for item in question}
+    new = {item for question in bad for item in question} - seen
+    return frozenset(i for i in new if i[0] != DTYPE and UNKNOWN not in str(i[1]))
+
+
+def habits_of(rows: Iterable[tuple[str, bool, bool]]) -> Habits:
+    """From operator, open dimensions, and whether it worked, of every row of a pack."""
+    found = list(rows)
+    loose = [row for row in found if row[1]]
+    everywhere = len({op for op, *_ in loose}) >= _EVERYWHERE and not any(r[2] for r in loose)
+    failures = sum(not worked for _, _, worked in found)
+    text = "the toolkit takes fixed shapes only, in every case measured" if everywhere else ""
+    return Habits(text, 2 * failures > len(found))
 
 
 @dataclass(frozen=True, slots=True)
