@@ -7,6 +7,7 @@ The engines here are tiny sessions that do as they are told; a real one is kille
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Coroutine
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 from autoglm.errors import (
+    DeadlineError,
     DrainingError,
     ExecutionError,
     InputError,
@@ -46,11 +48,14 @@ class Told:
         self.fails = False
         self.poison = False
         self.takes_s = 0.0
+        self.waits_for: threading.Event | None = None
         self.runs = 0
         self.closed = 0
 
     def run(self, feeds: Feeds) -> dict[str, Value]:
         self.runs += 1
+        if self.waits_for is not None:
+            self.waits_for.wait(30)
         if self.takes_s:
             time.sleep(self.takes_s)
         if self.fails or (self.poison and feeds["x"].min() < 0):
@@ -134,6 +139,28 @@ def test_an_engine_that_was_slow_once_is_tried_again(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(engine_module.time, "monotonic", lambda: now + 60)
 
     assert engine.expected_s(1) < 1.0
+
+
+def test_an_engine_that_hangs_is_passed_over_by_the_next_request() -> None:
+    async def work() -> None:
+        release = threading.Event()
+        hung, good = Told(1), Told(2)
+        model = served(hung, good, limits=BatchLimits(inline_below_s=0.0))
+        for engine in model.engines:
+            assert engine.probe() == ""
+        model.engines[1].row_s = model.engines[1].best_row_s = 0.01
+        hung.waits_for = release
+        late = asyncio.create_task(
+            model.infer(Request("m", {"x": X}, deadline=time.monotonic() + 0.1))
+        )
+        with pytest.raises(DeadlineError):
+            await late
+
+        assert [await ask(model) for _ in range(5)] == [2] * 5
+        release.set()
+        assert await model.retire(30)
+
+    run(work())
 
 
 def test_a_request_that_one_engine_fails_at_is_answered_by_another() -> None:

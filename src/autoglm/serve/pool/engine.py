@@ -16,6 +16,7 @@ _STALE_S = 10.0  # an engine passed over for so long is judged by its best time,
 _STRIKES = 3.0
 _FORGIVEN = 0.1  # of a strike, by each answer: one failure in ten and more ends in quarantine
 _BUSY_S = 1.0
+_LATE = 10.0  # a run that takes so many times what the last one took hangs, as far as one can see
 FIRST_REST_S, LONGEST_REST_S = 1.0, 60.0
 
 
@@ -54,6 +55,8 @@ class Engine:
         self.probing = False
         self._session, self._sample = session, sample
         self._ran_at = time.monotonic()
+        self._began: float | None = None  # when the present run did
+        self._last_s = 0.0
         self._lock = threading.Lock()
 
     def run(self, feeds: Feeds) -> Mapping[str, Value]:
@@ -64,10 +67,11 @@ class Engine:
         if not self._lock.acquire(timeout=_BUSY_S):
             raise ExecutionError("Engine {name} is busy with a probe.", name=self.name)
         try:
-            started = time.monotonic()
+            started = self._began = time.monotonic()
             outputs = self._session.run(feeds)
-            self._measured((time.monotonic() - started) / max(rows_of(feeds), 1))
+            self._measured(time.monotonic() - started, max(rows_of(feeds), 1))
         finally:
+            self._began = None
             self._lock.release()
         return outputs
 
@@ -80,10 +84,14 @@ class Engine:
         return ""
 
     def expected_s(self, rows: int) -> float:
-        """How long `rows` more would take from now: what waits, at the measured speed."""
-        stale = time.monotonic() - self._ran_at > _STALE_S and not self.waiting_rows
+        """How long `rows` more would take from now: what waits, at the measured speed, and as
+        long again as a run that hangs has hung.
+        """
+        now, began = time.monotonic(), self._began
+        stale = now - self._ran_at > _STALE_S and not self.waiting_rows
         row_s = self.best_row_s if stale else self.row_s
-        return (self.waiting_rows + rows) * row_s
+        since = now - began if began is not None else 0.0
+        return (self.waiting_rows + rows) * row_s + (since if since > _LATE * self._last_s else 0.0)
 
     def answered(self) -> None:
         """It answered a request: a strike fades."""
@@ -104,7 +112,8 @@ class Engine:
         elif self.restarts:  # a process can be ended at any time
             self._session.close()
 
-    def _measured(self, row_s: float) -> None:
+    def _measured(self, run_s: float, rows: int) -> None:
+        row_s, self._last_s = run_s / rows, run_s
         self._ran_at = time.monotonic()
         self.best_row_s = min(self.best_row_s, row_s)
         self.row_s = row_s if not self.row_s else self.row_s + _WEIGHT * (row_s - self.row_s)

@@ -139,6 +139,9 @@ class Routes:
     def to_dict(self) -> dict[str, Any]:
         """The table in force and the fault of the one that is not, as JSON values."""
         table = self.table.model_dump(mode="json", exclude_none=True)
+        table["rules"] = [
+            r.model_dump(mode="json", exclude_defaults=True) for r in self.table.rules
+        ]
         return {"table": table, "fault": self.fault, "changes": self.changes}
 
 

@@ -18,6 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from autoglm.config import Problem, Problems
 from autoglm.errors import ConfigError
+from autoglm.messages import tr
 from autoglm.serve.routes.cron import parse_cron
 
 MAX_RULES = 10_000
@@ -168,6 +169,8 @@ def _problem(error: Any) -> Problem:
     key = ".".join(str(part) for part in error["loc"]) or "table"
     if error["type"] == "extra_forbidden":
         return Problem(key, "", _known(error["loc"]))
+    if error["type"] == "missing":
+        return Problem(key, tr("nothing"), "a value, for it has no default")
     found = repr(error["input"])
     return Problem(key, found if len(found) <= 80 else found[:77] + "...", str(error["msg"]))
 
