@@ -72,9 +72,9 @@ def _register() -> None:
         toolchain,
     )
 
-    modules = (check, compile, run, inspect, bench, ops, config, machine, doctor, audit, toolchain)
-    modules = (*modules, serve, keys, models, route, hotspots)
-    for module in modules:
+    adapting = (check, compile, run, inspect, bench, ops, config)
+    serving = (serve, keys, models, route, hotspots)
+    for module in (*adapting, machine, doctor, audit, toolchain, *serving):
         module.register(app)
 
 
