@@ -1,0 +1,135 @@
+"""A real server's traces, from HTTP requests to the ranking."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+from served_bundles import bundle
+
+from autoglm.diagnose.hotspots import critical_path, hotspots, read_traces
+from autoglm.serve.cache import CacheOptions
+from autoglm.serve.guard import GuardOptions
+from autoglm.serve.guard.keys import add_key
+from autoglm.serve.server import ServeOptions, Server
+from autoglm.serve.telemetry import STAGES, TelemetryOptions
+
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-{number:016x}-01"
+
+
+def play(story: Callable[[], Awaitable[Any]]) -> Any:
+    return asyncio.run(asyncio.wait_for(story(), 120))
+
+
+def server(folder: Path, **options: Any) -> Server:
+    bundle(folder / "models" / "double" / "1", 2.0)
+    return Server(ServeOptions([str(folder / "models")], {"http": "127.0.0.1:0"}, **options))
+
+
+async def ask(http: httpx.AsyncClient, number: int, **headers: str) -> httpx.Response:
+    body = {"model_name": "double", "data": [[float(number), 1, 2, 3]]}
+    return await http.post("/v1/infer", json=body, headers=headers)
+
+
+def test_traces_of_real_requests_are_ranked(tmp_path: Path) -> None:
+    path = tmp_path / "traces.json"
+
+    async def story() -> None:
+        options = TelemetryOptions(path, sample=1.0, most_per_s=1e6)
+        async with (
+            server(tmp_path, telemetry=options) as running,
+            httpx.AsyncClient(base_url=running.urls["http"]) as http,
+        ):
+            for number in range(40):
+                parent = PARENT.format(number=number + 1)
+                assert (await ask(http, number, traceparent=parent)).status_code == 200
+            batcher = next(iter(running.pool.batchers()))[2]
+            plain = batcher.run
+
+            def slow(feeds: Any) -> Any:
+                time.sleep(0.2)
+                return plain(feeds)
+
+            batcher.run = slow
+            assert (await ask(http, 99)).status_code == 200
+
+    play(story)
+
+    traces, skipped = read_traces(path)
+    (report,) = hotspots(traces)
+    assert (len(traces), skipped) == (41, 0)
+    assert {t.root.parent for t in traces} == {"", *(f"{n + 1:016x}" for n in range(40))}
+    assert report.spots[0].name == "device"
+    assert report.spots[0].excess_s > 0.19
+    assert report.spots[0].switch == "cache"
+    for trace in traces:
+        path_length = sum(length for _, length in critical_path(trace))
+        assert path_length == trace.root.end - trace.root.begin
+        assert {n for n, _ in critical_path(trace)} <= {*STAGES, "infer double"}
+
+
+def test_the_advice_taken_the_figure_falls(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with (
+            server(tmp_path, cache=CacheOptions()) as running,
+            httpx.AsyncClient(base_url=running.urls["http"]) as http,
+        ):
+            answers = [(await ask(http, 1)).json()["result"] for _ in range(10)]
+            metrics = (await http.get("/metrics")).text
+
+        assert all(a == answers[0] for a in answers)
+        np.testing.assert_allclose(answers[0], [[2, 2, 4, 6]])
+        assert 'autoglm_cache_questions_total{how="hit"} 9.0' in metrics
+        assert 'autoglm_batches_total{model="double",version="1"} 1.0' in metrics
+
+    play(story)
+
+
+def test_refusals_are_counted_by_their_code(tmp_path: Path) -> None:
+    _, key = add_key(tmp_path / "keys.json", "alice", models=("other",))
+
+    async def story() -> None:
+        guard = GuardOptions(keys=tmp_path / "keys.json")
+        async with (
+            server(tmp_path, guard=guard) as running,
+            httpx.AsyncClient(base_url=running.urls["http"]) as http,
+        ):
+            nobody = await ask(http, 1)
+            stranger = await ask(http, 1, authorization=f"Bearer {key}")
+            metrics = await http.get("/metrics", headers={"authorization": f"Bearer {key}"})
+
+        assert (nobody.status_code, stranger.status_code) == (401, 403)
+        assert 'code="forbidden"' in metrics.text
+        assert key not in metrics.text
+
+    play(story)
+
+
+def test_a_bad_traceparent_harms_nobody(tmp_path: Path) -> None:
+    lines = ["", "garbage", "00-" + "0" * 32 + "-" + "0" * 16 + "-01", "ä", "0" * 4000]
+
+    async def story() -> None:
+        options = TelemetryOptions(tmp_path / "t", sample=1.0)
+        async with (
+            server(tmp_path, telemetry=options) as running,
+            httpx.AsyncClient(base_url=running.urls["http"]) as http,
+        ):
+            got = [
+                await http.post(
+                    "/v1/infer",
+                    json={"model_name": "double", "data": [[1, 2, 3, 4]]},
+                    headers=[(b"traceparent", line.encode())],
+                )
+                for line in lines
+            ]
+
+        assert [r.status_code for r in got] == [200] * len(lines)
+
+    play(story)
+    traces, _ = read_traces(tmp_path / "t")
+    assert [t.root.parent for t in traces] == [""] * len(lines)
