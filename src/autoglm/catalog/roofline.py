@@ -1,8 +1,8 @@
 """Seconds of one node on a processor of known speeds: this machine's as measured, or a chip's as
 its catalog entry lets them be estimated.
 
-Node time = (max(FLOPs / rate, bytes / bandwidth) * the operator's factor + the engine's own step)
-/ the backend's `speed`.
+Node time = (max(FLOPs / rate, bytes / bandwidth) * the operator's factor + its rounds * the
+operator's own step + the engine's own step) / the backend's `speed`.
 """
 
 from __future__ import annotations
@@ -78,6 +78,7 @@ class Machine:
     )
     # operator -> its measured time over the roofline's; those not named run at the roofline
     factors: Mapping[str, float] = field(default_factory=dict)
+    round_s: Mapping[str, float] = field(default_factory=dict)  # operator -> of one of its rounds
     link_gbps: float = 0.0  # to the host; 0 = it is the host
     chip: str = ""  # the catalog's chip that these speeds are estimated from; "" = measured
     assumed: tuple[str, ...] = ()  # what was taken where the catalog has no figure
@@ -108,7 +109,8 @@ def node_seconds(
     arithmetic = work.flops / rate
     traffic = (work.bytes_read + work.bytes_written) * scale / (1e9 * machine.read_gbps)
     bound = max(arithmetic, traffic) * machine.factors.get(op, 1.0)
-    return (bound + machine.node_s) / speed
+    rounds = work.rounds * machine.round_s.get(op, 0.0)
+    return (bound + rounds + machine.node_s) / speed
 
 
 def chip_machine(chip: Chip, precision: str) -> Machine:

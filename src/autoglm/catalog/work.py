@@ -21,6 +21,9 @@ class Work:
     bytes_written: int = 0
     dtype: str = "float32"  # the widest input's, which decides the rate
     gemm: bool = False  # runs at the rate of matrix products
+    # What it does besides, one after the other: a recurrence's steps, or the elements that a
+    # transposed convolution adds up.
+    rounds: float = 0.0
 
 
 _BITS = {
@@ -65,7 +68,8 @@ def work_of(node: NodeFacts, dims: Dims, *, trips: int = 1) -> Work:
     else:
         flops = _VECTOR.get(name, _pointwise)(facts)
     read, written = _traffic(name, facts)
-    return Work(flops, read, written, _dtype(node), formula is not None)
+    rounds = _ROUNDS[name](facts) if name in _ROUNDS else 0.0
+    return Work(flops, read, written, _dtype(node), formula is not None, rounds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,7 @@ def _body(node: NodeFacts, dims: Dims, trips: int) -> Work:
         trips * sum(w.bytes_written for w in parts),
         widest.dtype,
         widest.gemm,
+        trips * sum(w.rounds for w in parts),
     )
 
 
@@ -204,6 +209,16 @@ def _recurrent(gates: int) -> Callable[[Facts], float]:
     return formula
 
 
+def _steps(f: Facts) -> float:
+    """sequence x directions"""
+    return float(math.prod((*f.input(0)[:1], *f.input(1)[:1])))
+
+
+def _columns(f: Facts) -> float:
+    """|in| / channels in x (channels out / group) kernel elements"""
+    return math.prod(f.input(0)) / max(f.input(1)[0], 1) * math.prod(f.input(1)[1:])
+
+
 def _attention(f: Facts) -> float:
     """4 |Q| keys: Q K^T and the product with V"""
     keys = f.input(1)[-2] if len(f.input(1)) >= 2 else 1
@@ -276,6 +291,11 @@ _VECTOR: Mapping[str, Callable[[Facts], float]] = {
         "ReverseSequence Compress OneHot EyeLike",
         _none,
     ),
+}
+
+_ROUNDS: Mapping[str, Callable[[Facts], float]] = {
+    **_each("LSTM GRU RNN", _steps),
+    **_each("ConvTranspose", _columns),
 }
 
 _VIEWS = frozenset(

@@ -22,7 +22,7 @@ from autoglm.runtime.operators import factors
 if TYPE_CHECKING:
     import onnx
 
-_FORMAT = 2
+_FORMAT = 3
 _CALL_BUDGET_S = 0.1
 _OPERATOR_BUDGET_S = 0.01
 _GEMM = 512
@@ -85,7 +85,8 @@ def measure() -> Machine:
         source=f"measured: {_cpu_model()}",
         **bulk,
     )
-    return replace(base, factors=factors(base, _session_call, _operator_seconds))
+    found, rounds = factors(base, _session_call, _operator_seconds)
+    return replace(base, factors=found, round_s=rounds)
 
 
 def _operator_seconds(call: Callable[[], object]) -> float:
