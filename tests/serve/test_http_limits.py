@@ -26,7 +26,11 @@ from autoglm.serve.options import Tls, TransportOptions
 from autoglm.serve.server import ServeOptions, Server
 
 LIMITS = TransportOptions(
-    max_bytes=1 << 16, head_timeout_s=0.4, body_timeout_s=0.6, max_connections=20
+    max_bytes=1 << 16,
+    head_timeout_s=0.4,
+    body_timeout_s=0.6,
+    idle_timeout_s=2.0,
+    max_connections=20,
 )
 GOOD = json.dumps({"model_name": "dense", "data": [[1.0] * WIDTH]}).encode()
 
