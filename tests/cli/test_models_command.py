@@ -16,8 +16,7 @@ from served_bundles import bundle, corrupt
 
 from autoglm.cli.app import invoke
 from autoglm.errors import TABLE
-from autoglm.serve.pool import Pool, repository
-from autoglm.serve.routes import Routes
+from autoglm.serve.guard.keys import add_key
 
 Capture = pytest.CaptureFixture[str]
 
@@ -31,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def url(folder: Path) -> Iterator[str]:
-    with served(Pool(repository([str(folder)])), Routes()) as address:
+    with served(folder) as address:
         yield address
 
 
@@ -91,7 +90,7 @@ def test_a_corrupted_bundle_is_refused_with_its_reason(
         (["canary", "m", "2", "200"], "invalid-request", "0 to 100"),
         (["canary", "m", "2", "2", "--by", "colour"], "invalid-request", "client"),
         (["load", "m", "../../etc"], "forbidden", "not a bundle inside"),
-        (["load", "a/b"], "not-offered", "There is no"),
+        (["load", "a/b"], "invalid-request", "There is no"),
     ],
 )
 def test_what_the_server_refuses_is_said_as_it_said_it(
@@ -106,11 +105,14 @@ def test_what_the_server_refuses_is_said_as_it_said_it(
 def test_a_key_is_sent_and_its_absence_explained(
     folder: Path, tmp_path: Path, capsys: Capture
 ) -> None:
-    (tmp_path / "key").write_text("secret-1\n", "utf-8")
-    with served(Pool(repository([str(folder)])), Routes(), key="secret-1") as url:
-        refused = asked(["list", "--url", url], capsys, TABLE["unauthenticated"].exit)["error"]
-        assert "--api-key-file" in refused["hint"]
-        assert asked(["list", "--url", url, "--api-key", "secret-1"], capsys)["models"]
+    _, admin = add_key(tmp_path / "keys.json", "operator", admin=True)
+    _, user = add_key(tmp_path / "keys.json", "user")
+    (tmp_path / "key").write_text(f"{admin}\n", "utf-8")
+    with served(folder, keys=tmp_path / "keys.json") as url:
+        for words, code in (([], "unauthenticated"), (["--api-key", user], "forbidden")):
+            error = asked(["list", "--url", url, *words], capsys, TABLE[code].exit)["error"]
+            assert error["code"] == code
+        assert asked(["list", "--url", url, "--api-key", admin], capsys)["models"]
         by_file = ["list", "--url", url, "--api-key-file", str(tmp_path / "key")]
         assert asked(by_file, capsys)["models"]
 

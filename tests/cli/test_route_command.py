@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,6 @@ from served_bundles import bundle
 
 from autoglm.cli.app import invoke
 from autoglm.errors import TABLE
-from autoglm.serve.pool import Pool, repository
-from autoglm.serve.routes import Routes
 
 Capture = pytest.CaptureFixture[str]
 TEXT = """
@@ -30,8 +29,7 @@ limits = { concurrency = 2 }
 
 @pytest.fixture
 def url(tmp_path: Path) -> Iterator[str]:
-    pool = Pool(repository([str(bundle(tmp_path / "m", 1.0))]))
-    with served(pool, Routes()) as address:
+    with served(bundle(tmp_path / "m", 1.0)) as address:
         yield address
 
 
@@ -98,3 +96,19 @@ def test_no_server_is_said(tmp_path: Path, capsys: Capture) -> None:
     error = asked(["show", "--url", "http://127.0.0.1:1"], capsys, TABLE["draining"].exit)["error"]
 
     assert "No server answers" in error["message"]
+
+
+def test_a_fault_of_the_watched_file_shows(tmp_path: Path, capsys: Capture) -> None:
+    path = tmp_path / "t.toml"
+    path.write_text(TEXT, "utf-8")
+    with served(bundle(tmp_path / "m", 1.0), routes=path) as url:
+        path.write_text(TEXT + "colour = 1\n", "utf-8")
+        fault = ""
+        for _ in range(3000):
+            fault = fault or asked(["show", "--url", url], capsys)["fault"]
+            if fault:
+                break
+            time.sleep(0.01)
+
+        assert "rules.0.colour: unknown key" in fault
+        assert asked(["test", "gold-1", "--url", url], capsys)["version"] == "stable"
