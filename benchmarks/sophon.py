@@ -3,6 +3,8 @@
 python -m benchmarks.sophon pack -o packs --holdout 250 --limit-s 3000   the measured pack, with
     random cases left out of it, named in packs/held.json
 python -m benchmarks.sophon check packs/held.json   the shipped pack against those cases
+python -m benchmarks.sophon honesty --size 200 --seed 7   the table against fresh cases
+python -m benchmarks.sophon precisions --size 60   fp16 and int8 where the table of fp32 says yes
 python -m benchmarks.sophon models -o rows.json [--only NAME] [--precision fp16 int8]   the models
 """
 
@@ -13,6 +15,7 @@ import json
 import tempfile
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +76,64 @@ def check(arguments: argparse.Namespace) -> None:
     for case, said, outcome, agrees, reason, why in rows:
         if not agrees:
             print(f"{case}: table {said} ({reason}); compiler {outcome} ({why})")
+
+
+def blind(arguments: argparse.Namespace) -> None:
+    """The shipped table and the compiler, on cases that nobody measured."""
+    from autoglm.testing.conformance import FALSE, honesty
+
+    counts: Counter[str] = Counter()
+    rows = honesty("sophon", arguments.size, arguments.seed, jobs=arguments.jobs)
+    for done, row in enumerate(rows, 1):
+        counts[row.kind] += 1
+        if row.kind in (*FALSE, "unsteady"):
+            said, was = row.verdict, row.found
+            print(f"{row.kind}: {was.case}: {said.reason or 'yes'}; {was.outcome} {was.reason}")
+        if done % 20 == 0:
+            print(done, dict(sorted(counts.items())), time.strftime("%H:%M:%S"), flush=True)
+    print(dict(sorted(counts.items())))
+
+
+# Of the largest value of an answer, for one operator computed in that precision.
+_WITHIN = {"fp16": 0.01, "bf16": 0.05, "int8": 0.1}
+
+
+def precisions(arguments: argparse.Namespace) -> None:
+    """Whether what works in fp32 works in the other precisions: plain cases, one by one."""
+    from autoglm import registry
+    from autoglm.testing.conformance import core_cases, sample, supports
+    from autoglm.testing.measure import load, nodes_of
+
+    backend = registry.backend("sophon")
+    table = backend.capabilities()
+    plain = [c for c in core_cases() if c.name.endswith(":float32")]
+    taken = [c for c in plain if supports(table, nodes_of(load(c))).ok]
+    for precision in arguments.precision:
+        counts: Counter[str] = Counter()
+        for case in sample(taken, arguments.seed, arguments.size):
+            found = _in_precision(backend, case, precision)
+            counts[found.split(":")[0]] += 1
+            if found != "works":
+                print(f"{precision} {case.name}: {found}", flush=True)
+        print(precision, dict(counts), flush=True)
+
+
+def _in_precision(backend: Any, case: Any, precision: str) -> str:
+    from autoglm.spec import CompileOptions
+    from autoglm.testing.measure import ask, first_line, load
+
+    inputs, outputs = case.data[0]
+    model = load(case)
+    names = [str(v.name) for v in model.graph.inputs]
+    largest = max((float(np.abs(o.astype(np.float64)).max()) for o in outputs if o.size), default=0)
+    wide = replace(case, rtol=0.0, atol=_WITHIN[precision] * max(largest, 1e-3))
+    calibration = [dict(zip(names, inputs, strict=True))]
+    options = CompileOptions(precision=precision, calibration=calibration, timeout_s=120.0)
+    try:
+        answer = ask(backend, model, wide, options)
+    except Exception as error:  # whatever it is, it is the finding
+        return f"refused: {first_line(error)}"
+    return "works" if answer.outcome == "yes" else f"inexact: {answer.reason}"
 
 
 def models(arguments: argparse.Namespace) -> None:
@@ -173,6 +234,16 @@ def main() -> None:
     verb.add_argument("held", type=Path)
     verb.add_argument("--jobs", type=int, default=1)
     verb.set_defaults(run=check)
+    verb = verbs.add_parser("honesty")
+    verb.add_argument("--size", type=int, default=200)
+    verb.add_argument("--seed", type=int, required=True)
+    verb.add_argument("--jobs", type=int, default=1)
+    verb.set_defaults(run=blind)
+    verb = verbs.add_parser("precisions")
+    verb.add_argument("--size", type=int, default=60)
+    verb.add_argument("--seed", type=int, default=SEED)
+    verb.add_argument("--precision", nargs="*", default=["fp16", "int8"], choices=list(_WITHIN))
+    verb.set_defaults(run=precisions)
     verb = verbs.add_parser("models")
     verb.add_argument("-o", "--output", type=Path, required=True)
     verb.add_argument("--models", type=Path, default=Path(tempfile.gettempdir()) / "autoglm-models")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoglm.catalog.features import Layout, features, signature
-from autoglm.catalog.rules import Measured, Row, derive, version_of, whole
+from autoglm.catalog.rules import Habits, Measured, Row, derive, habits_of, version_of, whole
 from autoglm.spec import Constraint, Evidence, NodeFacts, ValueFacts, Verdict
 
 X = Layout(("i0",), ("X", "lens"), 1)
@@ -154,6 +154,79 @@ def test_a_limit_of_open_dimensions_spares_fixed_ones() -> None:
 
 def test_a_dtype_that_is_not_known_is_unknown() -> None:
     assert measured(row("yes", node()))(node("")).verdict is Verdict.UNKNOWN
+
+
+def test_one_failure_is_a_no_for_itself_and_unknown_for_its_like() -> None:
+    alone = node(mode="cubic", axis=1)
+    table = measured(row("yes", node(mode="linear")), row("refused", alone, "no cubic"))
+
+    like = table(node(mode="cubic", axis=2))
+
+    assert table(alone).verdict is Verdict.NO
+    assert like.verdict is Verdict.UNKNOWN
+    assert (
+        like.reason == "Op mode=cubic is refused: no cubic; whether its like is, was not measured"
+    )
+
+
+@pytest.mark.parametrize("reason", ["a.py failed (signal SIGFPE)", "crash: signal 11"])
+def test_crashes_speak_for_their_own_question_only(reason: str) -> None:
+    crashes = [row("refused", node(mode="cubic", axis=axis), reason) for axis in (1, 2)]
+    table = measured(row("yes", node(mode="linear")), *crashes)
+
+    assert table(node(mode="cubic", axis=1)).constraint is Constraint.VALUE
+    assert table(node(mode="cubic", axis=3)).verdict is Verdict.UNKNOWN
+
+
+def test_what_no_operator_takes_is_refused_of_those_never_asked() -> None:
+    habits = habits_of([*((f"Op{i}", True, False) for i in range(20)), ("Op", False, True)])
+    loose = replace(node(), inputs=(ValueFacts("float32", ("n", 3)), None))
+    version = version_of("Op", 1, X, [row("yes", node())], habits)
+
+    assert version.verdict(loose).verdict is Verdict.NO
+    assert version.verdict(node()).ok
+    assert not habits_of([("Op", True, True), ("Op", True, False)]).open_dimensions
+
+
+def test_a_strict_toolkit_is_not_believed_where_only_failures_were_seen() -> None:
+    rows = [row("yes", node(mode="a", axis=0)), row("refused", node(mode="b", axis=1), "no")]
+
+    mixed = node(mode="a", axis=1)
+
+    assert version_of("Op", 1, X, rows).verdict(mixed).ok
+    verdict = version_of("Op", 1, X, rows, Habits(strict=True)).verdict(mixed)
+    assert verdict.verdict is Verdict.UNKNOWN
+    assert verdict.reason == "Op axis=1 was measured only where something failed"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "found"),
+    [
+        ((2, 3, 4), (2, 3, 1), "together"),
+        ((2, 3, 4), (1, 3, 1), "apart"),
+        ((2, 3, 4), (3,), "apart"),
+        ((2, 3, 4), (), "all"),
+        ((2, 3, 4), (2, 3, 4), "none"),
+        ((3, 4, 3), (3, 4), "together"),
+        ((2, 2, 2), (2,), "?"),
+        (("n", 3), ("n", 1), "?"),
+    ],
+)
+def test_the_axes_of_a_reduction_are_read_off_the_shapes(
+    before: tuple[int | str, ...], after: tuple[int | str, ...], found: str
+) -> None:
+    values = ValueFacts("float32", before), ValueFacts("float32", after)
+    reduction = NodeFacts("n", "ReduceSum", 13, values[:1], values[1:], {})
+
+    assert features(reduction, X)["reduced"] == found
+
+
+def test_a_normalization_over_channels_has_a_plane() -> None:
+    sizes = {6: "small", 14: "small", 15: "large", 55: "large"}
+
+    for n, found in sizes.items():
+        value = ValueFacts("float32", (1, 64, n, n))
+        assert features(NodeFacts("n", "LRN", 13, (value,), (value,), {}), X)["plane"] == found
 
 
 outcomes = st.sampled_from(["yes", "yes", "refused", "wrong", "imprecise"])

@@ -197,7 +197,8 @@ def _plane(node: NodeFacts) -> str:
     them nothing was measured.
     """
     shape = node.inputs[0].shape if node.inputs and node.inputs[0] is not None else None
-    if shape is None or not all(isinstance(n, int) for n in shape[2:]):
+    known = [n for n in shape[2:] if isinstance(n, int)] if shape is not None else []
+    if shape is None or len(known) != len(shape[2:]):
         return UNKNOWN
-    size = prod(shape[2:])
+    size = prod(known)
     return "small" if size <= _SMALL_PLANE else "large" if size >= _LARGE_PLANE else UNKNOWN

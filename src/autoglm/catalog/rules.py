@@ -65,12 +65,19 @@ _VERBS = {
     "refused": "is refused",
 }
 # What a process died of, or made of infinities, says nothing of other numbers.
-_UNSTEADY = re.compile(r"signal SIG|Segmentation fault|crash:|timeout:|NaN or inf")
+_UNSTEADY = re.compile(r"signal SIG|Segmentation fault|crash:|timeout:|time limit|NaN or inf")
 _FIRM = 2  # different steady rows that a refusal generalises from
 _EVERYWHERE = 20  # operators that a limit of the whole toolkit was seen with
 Literal = tuple[str, Feature]
 Literals = tuple[Literal, ...]
 Question = tuple[tuple[str, ...], tuple[Literal, ...]]
+
+
+def unsteady(reason: str) -> bool:
+    """Whether a failure may be about the numbers, the machine or chance: a crash, a time-out, or an
+    infinity in another place.
+    """
+    return bool(_UNSTEADY.search(reason))
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +154,7 @@ class Condition:
     @property
     def constraint(self) -> Constraint:
         """Which kind of limit this is."""
-        if self.by_value:
+        if self.by_value or unsteady(self.reason):
             return Constraint.VALUE
         if self.outcome != "refused":
             return Constraint.ANSWER if self.outcome == "wrong" else Constraint.PRECISION
@@ -254,7 +261,7 @@ def _condition(literals: Literals, cases: Sequence[_Case]) -> Condition:
     worst = rows[0]
     if worst.outcome != "refused":
         worst = max(rows, key=lambda row: (_magnitude(row.reason), row.reason))
-    steady = {row.key for row in rows if not _UNSTEADY.search(row.reason)}
+    steady = {row.key for row in rows if not unsteady(row.reason)}
     firm = len(steady) >= _FIRM
     return Condition(literals, worst.outcome, worst.reason, sum(row.count for row in rows), firm)
 

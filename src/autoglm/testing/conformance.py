@@ -19,16 +19,18 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from autoglm.catalog.rules import unsteady
 from autoglm.errors import AutoGLMError, BackendUnavailableError, ConfigError
 from autoglm.spec import Backend, Capabilities, Constraint, NodeFacts, Support, Verdict, yes
 from autoglm.testing.cases import Case
-from autoglm.testing.measure import ask, find, first_line, load, nodes_of
+from autoglm.testing.measure import Finding, ask, examine, find, first_line, load, nodes_of
 
 if TYPE_CHECKING:
     import pytest
 
 KINDS = ("notimpl", "notyet", "never")
 _SAMPLE = 60
+_CHUNK = 20  # cases of the blind test between two lines of progress
 
 
 class Level(StrEnum):
@@ -144,16 +146,61 @@ def dishonest(backend: Backend, case: Case) -> str:
     says unknown.
     """
     found = find(backend, case)
-    if found.outcome == "skipped":
+    if found.outcome == "skipped" or _unsteady(found):
         return ""
     verdict = supports(backend.capabilities(), found.nodes)
-    if verdict.verdict is Verdict.UNKNOWN or verdict.ok == (found.outcome == "yes"):
-        return ""
-    if verdict.constraint is Constraint.VALUE:  # says that some such nodes fail, not that all do
-        return ""
-    return (
-        f"the table says {verdict.verdict} {verdict.reason}; it is {found.outcome} {found.reason}"
-    )
+    if compared(verdict, found) in FALSE:
+        said = f"the table says {verdict.verdict} {verdict.reason}"
+        return f"{said}; it is {found.outcome} {found.reason}"
+    return ""
+
+
+FALSE = ("false no", "false yes")
+
+
+def compared(verdict: Support, found: Finding) -> str:
+    """How a table's verdict fares against what was found: `agree`, `unknown`, `by value` (it says
+    that some such nodes fail, and this one does not), `false no` or `false yes`.
+    """
+    works = found.outcome == "yes"
+    if verdict.verdict is Verdict.UNKNOWN:
+        return "unknown"
+    if verdict.ok == works:
+        return "agree"
+    if verdict.constraint is Constraint.VALUE:
+        return "by value"
+    return "false yes" if verdict.ok else "false no"
+
+
+def _unsteady(found: Finding) -> bool:
+    """A crash or a time-out differs from machine to machine: no suite may depend on it."""
+    return found.outcome == "refused" and unsteady(found.reason)
+
+
+def honesty(backend_name: str, size: int, seed: int, *, jobs: int = 1) -> Iterator[Judged]:
+    """The blind test: `size` fresh cases, what the table says and what the toolkit does."""
+    from autoglm import registry
+    from autoglm.testing.fresh import fresh
+
+    table = registry.backend(backend_name).capabilities()
+    cases = fresh(size, seed)
+    for start in range(0, size, _CHUNK):
+        for found in examine(backend_name, cases[start : start + _CHUNK], jobs=jobs, timeout_s=90):
+            if found.outcome == "skipped":
+                continue
+            verdict = supports(table, found.nodes)
+            how = compared(verdict, found)
+            kind = "unsteady" if how in FALSE and _unsteady(found) else how
+            yield Judged(kind, verdict, found)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One case of the blind test: how verdict and finding compare."""
+
+    kind: str
+    verdict: Support
+    found: Finding
 
 
 class BackendConformance:
