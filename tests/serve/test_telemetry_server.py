@@ -10,8 +10,11 @@ from typing import Any
 
 import httpx
 import numpy as np
+import onnx
+from models import Builder
 from served_bundles import bundle
 
+from autoglm import api
 from autoglm.diagnose.hotspots import critical_path, hotspots, read_traces
 from autoglm.serve.cache import CacheOptions
 from autoglm.serve.guard import GuardOptions
@@ -133,3 +136,37 @@ def test_a_bad_traceparent_harms_nobody(tmp_path: Path) -> None:
     play(story)
     traces, _ = read_traces(tmp_path / "t")
     assert [t.root.parent for t in traces] == [""] * len(lines)
+
+
+def test_the_partitions_of_a_slow_request_are_spans_of_its_own(tmp_path: Path) -> None:
+    build = Builder()
+    x = build.input("x", ["n", 4])
+    y = build.op("Abs", build.op("Exp", x, name="first"), name="second")
+    onnx.save(build.proto(y), tmp_path / "model.onnx")
+    pins = {"first": "numpy", "second": "reference"}
+    place = tmp_path / "models" / "double" / "1"
+    api.compile(tmp_path / "model.onnx", place, backend="numpy", pins=pins)
+    path = tmp_path / "traces.json"
+
+    async def story() -> None:
+        options = ServeOptions(
+            [str(tmp_path / "models")],
+            {"http": "127.0.0.1:0"},
+            telemetry=TelemetryOptions(path, sample=1.0),
+        )
+        async with (
+            Server(options) as running,
+            httpx.AsyncClient(base_url=running.urls["http"]) as http,
+        ):
+            for number in range(3):
+                assert (await ask(http, number)).status_code == 200
+
+    play(story)
+
+    traces, _ = read_traces(path)
+    assert len(traces) == 3
+    for trace in traces:
+        (device,) = [s for s in trace.children[trace.root.id] if s.name == "device"]
+        parts = sorted(trace.children[device.id], key=lambda s: s.begin)
+        assert [p.name for p in parts] == ["p0 numpy", "p1 reference"]
+        assert device.begin <= parts[0].begin <= parts[1].end <= device.end

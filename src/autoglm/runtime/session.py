@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from time import perf_counter_ns
 
 from autoglm import registry
 from autoglm.errors import InputError
 from autoglm.spec import Artifact, Closing, Feeds, Partition, RunOptions, Session, TensorInfo, Value
+
+_RECENT = 2048
 
 
 class PlanSession(Closing):
@@ -32,6 +36,9 @@ class PlanSession(Closing):
         self.outputs = outputs
         self._sessions = dict(sessions)
         self._on_close = on_close
+        # (partition and backend, begin, end) of the last ones that ran, by perf_counter_ns; a
+        # partition that is alone has no times of its own.
+        self.recent: deque[tuple[str, int, int]] = deque(maxlen=_RECENT)
         self._dead = _last_uses(self.partitions, [o.name for o in outputs])
         self._input_names = frozenset(i.name for i in inputs)
         alone = self._sessions[self.partitions[0].id] if len(self.partitions) == 1 else None
@@ -67,7 +74,9 @@ class PlanSession(Closing):
         for partition, dead in zip(self.partitions, self._dead, strict=True):
             session = self._sessions[partition.id]
             part_feeds = {i.name: values[i.name] for i in session.inputs if i.name in values}
+            begin = perf_counter_ns()
             values.update(session.run(part_feeds))
+            self.recent.append((f"{partition.id} {partition.backend}", begin, perf_counter_ns()))
             for name in dead:
                 values.pop(name, None)
         return {o.name: values[o.name] for o in self.outputs}

@@ -57,7 +57,7 @@ class Server:
             limits=options.batch,
             on_use=self.preloader.seen,
         )
-        self.telemetry = Telemetry(options.telemetry)
+        self.telemetry = Telemetry(options.telemetry, self.pool.ran)
         watch_batchers(self.telemetry, self.pool.batchers)
         self.gateway = LocalGateway(
             self.pool,
@@ -115,6 +115,7 @@ class Server:
         await self.preloader.close()
         if self.gateway.cache is not None:
             await self.gateway.cache.close()
+        self.telemetry.fold()  # while the engines can still say what they ran
         await self.pool.close()
         self.telemetry.close()
 

@@ -59,6 +59,13 @@ class Engine:
         self._last_s = 0.0
         self._lock = threading.Lock()
 
+    @property
+    def recent(self) -> list[tuple[str, int, int]]:
+        """(partition, begin, end) of those that ran last, by perf_counter_ns; [] where the session
+        keeps none.
+        """
+        return list(getattr(self._session, "recent", ()))
+
     def run(self, feeds: Feeds) -> Mapping[str, Value]:
         """Run once, timed; ExecutionError for whatever the engine raises that is no error of ours.
 

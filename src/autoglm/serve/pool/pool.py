@@ -211,6 +211,15 @@ class Pool:
             for batcher in entry.served.batchers if entry.served is not None else ():
                 yield entry.source.name, entry.version, batcher
 
+    def ran(self, name: str, version: str) -> list[tuple[str, int, int]]:
+        """(partition, begin, end) of what a version ran last, by perf_counter_ns; [] where it has
+        several engines, for then nobody knows whose run it was.
+        """
+        model = self._models.get(name)
+        entry = model.entries.get(version) if model else None
+        engines = entry.served.engines if entry and entry.served else ()
+        return engines[0].recent if len(engines) == 1 else []
+
     @property
     def used_bytes(self) -> int:
         """Artifact bytes of all that is open."""

@@ -78,3 +78,8 @@ class Record:
     def operators(self) -> list[tuple[str, int, int]]:
         """(name, begin, end) of what was timed inside the device's stage."""
         return [m for m in self.marks if len(m) == 3]
+
+    def within_device(self, ran: list[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
+        """Of what an engine ran, that which lies in this request's device stage."""
+        stages = [(begin, end) for name, begin, end in self.stages() if name == "device"]
+        return [r for r in ran if any(b <= r[1] and r[2] <= e for b, e in stages)]

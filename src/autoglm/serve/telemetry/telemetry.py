@@ -24,6 +24,7 @@ _FOLD_NS = 1_000_000_000
 _SLOW_KEPT = 50
 _RECENT_KEPT = 1024
 
+Ran = Callable[[str, str], list[tuple[str, int, int]]]
 Reading = Iterable[tuple[Mapping[str, str], float]]
 
 
@@ -53,7 +54,11 @@ class Watched:
 class Telemetry:
     """One per process. `start` and `finish` may be called by any thread."""
 
-    def __init__(self, options: TelemetryOptions | None = None) -> None:
+    def __init__(self, options: TelemetryOptions | None = None, ran: Ran | None = None) -> None:
+        """`ran` gives (name, begin, end) of what a version's engine ran last: a ring that is looked
+        into for the few requests that get spans.
+        """
+        self._ran = ran
         self.options = options = options or TelemetryOptions()
         self.totals = Totals()
         self.watched: list[Watched] = []
@@ -120,6 +125,8 @@ class Telemetry:
         weight = self._weight(record, slow)
         if not weight:
             return
+        if self._ran is not None and self.exports:
+            record.marks += record.within_device(self._ran(record.model, record.version))
         if series is not None:
             series.latency.example(record.context.trace_id, record.seconds)
         if self.exports:
