@@ -35,7 +35,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def command(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """`autoglm serve …` as a process of its own, and its URL."""
-    argv = [sys.executable, "-m", "autoglm", "serve", *arguments, "--http", "127.0.0.1:0"]
+    argv = [sys.executable, "-m", "autoglm.cli", "serve", *arguments, "--http", "127.0.0.1:0"]
     process = subprocess.Popen(
         argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ)
     )
@@ -90,7 +90,7 @@ def test_a_signal_drains_and_every_accepted_request_is_answered(
 
 
 def test_the_command_says_in_json_what_it_serves(bundle: Path) -> None:
-    argv = [sys.executable, "-m", "autoglm", "serve", f"other={bundle}", "--json"]
+    argv = [sys.executable, "-m", "autoglm.cli", "serve", f"other={bundle}", "--json"]
     with subprocess.Popen(
         [*argv, "--http", "127.0.0.1:0"], stdout=subprocess.PIPE, text=True
     ) as process:
@@ -112,7 +112,7 @@ def test_a_taken_port_is_one_clear_error(bundle: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        address = "127.0.0.1:%d" % taken.getsockname()[1]
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
 
         with (
             pytest.raises(ConfigError, match="Cannot listen"),
@@ -176,7 +176,7 @@ def test_a_server_with_keys_lets_nobody_in_without_one(bundle: Path, tmp_path: P
     from autoglm.serve.guard.keys import add_key
 
     keys = tmp_path / "keys.toml"
-    secret = add_key(keys, "alice")
+    _, secret = add_key(keys, "alice")
     options = ServeOptions([str(bundle)], {"http": "127.0.0.1:0"}, guard=GuardOptions(keys=keys))
     with running(options) as server, httpx.Client(base_url=server.urls["http"]) as client:
         refused = client.post("/v1/infer", json=GOOD)

@@ -49,7 +49,6 @@ def running(options: ServeOptions) -> Iterator[Server]:
                 await box["stop"].wait()
         except BaseException as error:
             box["error"] = error
-            raise
         finally:
             ready.set()
 

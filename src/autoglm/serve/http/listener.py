@@ -124,6 +124,8 @@ def _bind(address: str) -> socket.socket:
     try:
         if not colon:
             raise ValueError("a port is missing")
+        if not 0 <= int(port) <= 65_535:
+            raise ValueError("a port is 0 to 65535")
         found = socket.getaddrinfo(
             host or "127.0.0.1", int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
