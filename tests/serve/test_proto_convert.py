@@ -95,6 +95,7 @@ def test_typed_values_are_read(dtype: str, values: dict, expected: list[object])
         (tensor("string", [1], b"\x01\x00\x00\x00\xff"), "not UTF-8"),
         (tensor("string", [2], b"\x01\x00\x00\x00a"), "do not fill shape"),
         (tensor("int8", [1], ints=[300]), "cannot hold"),
+        (tensor("float16", [1], doubles=[1e300]), "cannot hold"),
         (tensor("int8", [1], floats=[1.5]), "holds its elements in floats"),
         (tensor("float32", [3], floats=[1, 2]), "do not fill shape"),
         (tensor("float32", [1], b"1234", floats=[1]), "raw and floats"),

@@ -112,11 +112,13 @@ def _add(status: Any, detail: Any) -> None:
     status.details.append(packed)
 
 
-def unary(gateway: Gateway, answer: Answer) -> grpc.RpcMethodHandler:
+def unary(gateway: Gateway, answer: Answer, draining: asyncio.Event) -> grpc.RpcMethodHandler:
     """One request, one answer. A cancelled call cancels this task, and so its queued work."""
 
     async def handle(raw: bytes, context: Any) -> bytes:
         try:
+            if draining.is_set():
+                raise _stopping()
             reply = await answer(raw, Call(gateway, context))
             return reply.SerializeToString()  # type: ignore[no-any-return]
         except Exception as error:
@@ -159,11 +161,15 @@ def stream(
                     await slots.acquire()
                     previous = group.create_task(reply(raw, previous if ordered else None))
             if draining.is_set():
-                raise DrainingError("The server is stopping.", hint="Connect again.")
+                raise _stopping()
         except Exception as error:
             await abort(context, known(error))
 
     return grpc.stream_stream_rpc_method_handler(handle)
+
+
+def _stopping() -> DrainingError:
+    return DrainingError("The server is stopping.", hint="Ask another one, or again soon.")
 
 
 async def _settled(answer: Answer, refuse: Refusal, raw: bytes, call: Call) -> Any:

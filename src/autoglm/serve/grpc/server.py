@@ -17,6 +17,7 @@ from autoglm.serve.grpc.calls import stream, unary
 from autoglm.serve.options import Tls, TransportOptions, server_context
 from autoglm.serve.proto.pool import POOL
 
+TURN_AWAY_S = 0.25
 COMPRESSION = {
     "none": grpc.Compression.NoCompression,
     "deflate": grpc.Compression.Deflate,
@@ -60,16 +61,21 @@ class Listener:
         )
         self._add_services(server)
         tls = self._shared.tls
-        port = _bind(server, address, tls)
+        host = address.rpartition(":")[0] or "127.0.0.1"
+        port = _bind(server, f"{host}:{address.rpartition(':')[2]}", tls)
         await server.start()
         self._server = server
-        return f"{'grpcs' if tls else 'grpc'}://{address.rpartition(':')[0]}:{port}"
+        return f"{'grpcs' if tls else 'grpc'}://{host}:{port}"
 
     async def drain(self, timeout_s: float) -> None:
         """Say that we go, take no new calls, end streams, and answer what was accepted."""
         self._draining.set()
         if self._server is not None:
-            await self._server.stop(timeout_s)
+            # gRPC answers CANCELLED to what arrives once it stops, which no client may send again;
+            # for a moment we say UNAVAILABLE ourselves, so that clients turn away first.
+            first = min(TURN_AWAY_S, timeout_s)
+            await asyncio.sleep(first)
+            await self._server.stop(timeout_s - first)
 
     async def stop(self) -> None:
         """Close every connection; may be called twice."""
@@ -79,7 +85,10 @@ class Listener:
 
     def _add_services(self, server: grpc.aio.Server) -> None:
         for service, methods in ((oip, oip.UNARY), (inference, inference.UNARY)):
-            handlers = {name: unary(self._gateway, answer) for name, answer in methods.items()}
+            handlers = {
+                name: unary(self._gateway, answer, self._draining)
+                for name, answer in methods.items()
+            }
             handlers |= self._streams(service.SERVICE)
             _add(server, service.SERVICE, handlers)
         names = (oip.SERVICE, inference.SERVICE)

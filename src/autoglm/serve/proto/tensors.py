@@ -90,8 +90,9 @@ def from_list(name: str, dtype: str, shape: Sequence[int], values: Iterable[obje
     if row is None:
         raise _unknown_dtype(name, dtype)
     try:
-        array = np.array(values, row.numpy)
-    except (OverflowError, ValueError, TypeError) as error:
+        with np.errstate(over="raise"):
+            array = np.array(values, row.numpy)
+    except (OverflowError, FloatingPointError, ValueError, TypeError) as error:
         raise InvalidRequestError(
             "Tensor {name!r} has a value that {dtype} cannot hold: {reason}.",
             name=name[:100],
