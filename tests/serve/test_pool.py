@@ -19,6 +19,7 @@ from autoglm.errors import (
     DrainingError,
     FileMissingError,
     ForbiddenError,
+    InputError,
     InvalidRequestError,
     LimitError,
     ModelNotServedError,
@@ -396,6 +397,28 @@ def test_a_file_beside_the_versions_names_engines_and_inputs_to_warm_up_with(
         pool = await started(tmp_path / "r")
 
         assert pool.model("m").engines == ("0:numpy", "1:onnxruntime")
+        assert await factor(pool) == 2.0
+        await pool.close()
+
+    run(work())
+
+
+def test_a_version_that_fails_its_warm_up_takes_no_request(tmp_path: Path) -> None:
+    bundle(tmp_path / "r/m/1", 1.0)
+
+    async def work() -> None:
+        pool = await started(tmp_path / "r")
+        bundle(tmp_path / "r/m/2", 2.0)
+        np.savez(tmp_path / "r/m/warm.npz", x=np.ones((2, 5), np.float32))  # the model takes 4
+        (tmp_path / "r/m/model.toml").write_text('warmup = "warm.npz"\n', "utf-8")
+
+        with pytest.raises(InputError):
+            await pool.load("m", version="2")
+
+        assert (pool.model("m", "2").state, await factor(pool)) == ("failed", 1.0)
+        assert pool.model("m", "2").reason
+        np.savez(tmp_path / "r/m/warm.npz", x=X)
+        await pool.load("m", version="2")
         assert await factor(pool) == 2.0
         await pool.close()
 

@@ -77,7 +77,7 @@ class ModelInfo:
     version: str
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
-    state: str  # loading | ready | unloading | failed
+    state: str  # loading | ready | unloading | unloaded | failed
     digest: str = ""
     engines: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
