@@ -1,4 +1,4 @@
-"""The product's concepts: plain data and Protocols, standard library only.
+"""The product's concepts: plain data and Protocols; the standard library and `messages` only.
 
 Read this file first. Every other module takes these values and returns these values.
 Dtypes are named as NumPy and ml_dtypes name them everywhere: `float32`, `bfloat16`,
@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, runtime_checkable
+
+from autoglm.messages import tr
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -237,17 +239,33 @@ class Capabilities:
         """Whether this backend takes `node`; the first failing constraint where it does not."""
         rule = self.table.get(node.op)
         if rule is None and not node.standard:
-            return no(Constraint.OP, f"{node.op} is a custom operator that {self.toolkit} lacks")
+            told = tr(
+                "{op} is a custom operator that {toolkit} lacks", op=node.op, toolkit=self.toolkit
+            )
+            return no(Constraint.OP, told)
         if rule is None and not self.complete:
-            known = "listed for" if self.evidence is Evidence.DOCUMENT else "measured with"
-            return unknown(f"{node.op} was never {known} {self.toolkit}", Constraint.OP)
+            told = tr(
+                "{op} was never listed for {toolkit}"
+                if self.evidence is Evidence.DOCUMENT
+                else "{op} was never measured with {toolkit}",
+                op=node.op,
+                toolkit=self.toolkit,
+            )
+            return unknown(told, Constraint.OP)
         if rule is None:
-            return no(Constraint.OP, f"{node.op} is not in {self.toolkit}'s table", self.evidence)
+            told = tr("{op} is not in {toolkit}'s table", op=node.op, toolkit=self.toolkit)
+            return no(Constraint.OP, told, self.evidence)
         low, high = rule.since
         if not low <= node.since <= high:
             return no(
                 Constraint.OPSET,
-                f"{node.op} of opset {low} to {high} is taken, found {node.since}",
+                tr(
+                    "{op} of opset {low} to {high} is taken, found {found}",
+                    op=node.op,
+                    low=low,
+                    high=high,
+                    found=node.since,
+                ),
                 rule.evidence,
             )
         dtype = next(
@@ -255,10 +273,15 @@ class Capabilities:
         )
         if rule.dtypes is not None and dtype and dtype not in rule.dtypes:
             limit = ", ".join(sorted(rule.dtypes))
-            return no(Constraint.DTYPE, f"{node.op} takes {limit}; found {dtype}", rule.evidence)
+            told = tr("{op} takes {limit}; found {found}", op=node.op, limit=limit, found=dtype)
+            return no(Constraint.DTYPE, told, rule.evidence)
         if self.fixed_shapes and (found := _open_shape(node)):
-            reason = f"{self.toolkit} compiles fixed shapes only; found {found}: give --input-shape"
-            return no(Constraint.SHAPE, reason, rule.evidence)
+            told = tr(
+                "{toolkit} compiles fixed shapes only; found {found}: give --input-shape",
+                toolkit=self.toolkit,
+                found=found,
+            )
+            return no(Constraint.SHAPE, told, rule.evidence)
         taken = yes(rule.evidence)
         if rule.when is not None:
             verdict = rule.when(node)
@@ -271,7 +294,7 @@ class Capabilities:
                 return Support(
                     verdict.verdict,
                     verdict.constraint,
-                    f"in its body: {verdict.reason}",
+                    tr("in its body: {reason}", reason=verdict.reason),
                     verdict.evidence,
                 )
         return taken

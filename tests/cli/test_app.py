@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+import models
+import onnx_ir as ir
 import pytest
 
 from autoglm.cli.app import INTERRUPTED, invoke
@@ -190,3 +192,17 @@ def test_completion_is_offered() -> None:
 
     assert process.returncode == 0
     assert "autoglm" in out
+
+
+def test_a_check_of_a_chip_says_its_reasons_in_chinese(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setenv("AUTOGLM_LANG", "zh_CN.UTF-8")
+    path = tmp_path / "m.onnx"
+    ir.save(models.chain("Relu", "Erf", shape=("n", 4)), path)
+
+    invoke(["check", str(path), "--backend", "sophon", "--pin", "Nothing=onnxruntime"])
+
+    text = capsys.readouterr().out
+    assert "固定规则 'Nothing' 不匹配任何节点或算子。" in text
+    assert "估算开销时，维度 'n' 按 1 计。" in text

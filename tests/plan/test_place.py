@@ -7,6 +7,7 @@ from plan.checks import require_runnable
 from plan.graphs import MACHINE, chain, judged, node, random_dag, random_tables, table, value
 
 from autoglm.errors import BackendNotFoundError
+from autoglm.messages import set_language
 from autoglm.plan import Budget, Graph, Machine, Wiring, lacks, make_graph, make_plan, placement
 from autoglm.spec import Constraint, Fit, Plan, Verdict, no, unknown, yes
 
@@ -465,3 +466,24 @@ def test_the_plan_says_how_sure_it_is() -> None:
         make_plan(chain("Erf"), {"a": table("a", "Erf")}, backend="a", machine=machine).uncertainty
         == 0.7
     )
+
+
+def test_reasons_violations_and_notes_are_chinese_when_asked_for() -> None:
+    tables = {
+        "npu": judged("npu", {"Erf_1": unknown("no case")}, ("MatMul", "Erf")),
+        "onnxruntime": cpu(),
+    }
+    graph = chain("MatMul", "Erf", "Relu", "MatMul", size=BIG)
+    budget = Budget(max_partitions=0, forbid=("Relu",))
+
+    set_language("zh")
+    try:
+        plan = make_plan(graph, tables, backend="npu", machine=MACHINE, budget=budget)
+    finally:
+        set_language("en")
+
+    told = {r.node: r.reason for r in plan.refusals}
+    assert told["Relu_2"] == "Relu 不在 npu 1.0 的能力表中"
+    reasons = [f.reason for f in plan.fallbacks if f.node == "Erf_1"]
+    assert reasons == ["未知：未实测；no case"]
+    assert any("方案最多可有 0 个分区" in v for v in plan.violations)

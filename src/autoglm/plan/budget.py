@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from autoglm.messages import tr
 from autoglm.spec import Fallback, Plan
 
 
@@ -32,14 +33,21 @@ def over_budget(plan: Plan, budget: Budget) -> tuple[str, ...]:
     share = fallback_time_pct(plan)
     if limit is not None and share > limit:
         sentences.append(
-            f"Fallbacks may take {limit:g} % of the predicted time (budget.max_fallback_time_pct), "
-            f"found {share:.3g} %."
+            tr(
+                "Fallbacks may take {limit:g} % of the predicted time "
+                "(budget.max_fallback_time_pct), found {share:.3g} %.",
+                limit=limit,
+                share=share,
+            )
         )
     count = len(plan.partitions)
     if budget.max_partitions is not None and count > budget.max_partitions:
         sentences.append(
-            f"The plan may have {budget.max_partitions} partition(s) (budget.max_partitions), "
-            f"found {count}."
+            tr(
+                "The plan may have {most} partition(s) (budget.max_partitions), found {count}.",
+                most=budget.max_partitions,
+                count=count,
+            )
         )
     sentences += [_forbidden(f) for f in plan.fallbacks if _is_forbidden(f, budget)]
     return tuple(sentences)
@@ -50,7 +58,10 @@ def _is_forbidden(fallback: Fallback, budget: Budget) -> bool:
 
 
 def _forbidden(fallback: Fallback) -> str:
-    return (
-        f"{fallback.op} may not fall back (budget.forbid), but node {fallback.node!r} runs on "
-        f"{fallback.placed}: {fallback.reason}."
+    return tr(
+        "{op} may not fall back (budget.forbid), but node {node!r} runs on {placed}: {reason}.",
+        op=fallback.op,
+        node=fallback.node,
+        placed=fallback.placed,
+        reason=fallback.reason,
     )

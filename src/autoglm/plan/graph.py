@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from autoglm.catalog.work import Shape, Work, value_bytes, work_of
 from autoglm.errors import ModelError
+from autoglm.messages import tr
 from autoglm.spec import NodeFacts, ValueFacts
 
 if TYPE_CHECKING:
@@ -108,11 +109,11 @@ class _Dims:
 
     def notes(self) -> Iterable[str]:
         for name, size in self.assumed.items():
-            yield f"Costs take dimension {name!r} as {size}."
+            yield tr("Costs take dimension {name!r} as {size}.", name=name, size=size)
         if self.unnamed:
-            yield f"Costs take dimensions without a name as {self.default}."
+            yield tr("Costs take dimensions without a name as {size}.", size=self.default)
         if self.rankless:
-            yield "Costs take values of unknown rank as scalars."
+            yield tr("Costs take values of unknown rank as scalars.")
 
 
 def make_graph(
@@ -141,7 +142,9 @@ def make_graph(
     _require_order(nodes)
     notes = list(concrete.notes())
     if any(f.body and f.op != "If" for f in facts):
-        notes.append(f"Costs take every Loop and Scan as {loop_trips} iteration(s).")
+        notes.append(
+            tr("Costs take every Loop and Scan as {count} iteration(s).", count=loop_trips)
+        )
     described = dict(inputs) if isinstance(inputs, Mapping) else {}
     tensors = _tensors(nodes, tuple(inputs), described, concrete)
     return Graph(tuple(nodes), tensors, tuple(inputs), tuple(outputs), weights or {}, tuple(notes))

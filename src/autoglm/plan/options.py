@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from autoglm.errors import BackendNotFoundError
+from autoglm.messages import tr
 from autoglm.plan.graph import Graph, Node
 from autoglm.spec import Capabilities, Constraint, Refusal, Support, Verdict, no, unknown, yes
 
 # The order in which CPU engines are asked under the policy "cpu".
 CPU_ENGINES = ("onnxruntime", "openvino", "torch", "numpy")
 REFERENCE = "reference"
-UNKNOWN_NOTE = "unknown: not measured"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +137,18 @@ def precision_support(table: Capabilities, precision: str) -> Support:
         if precision == "fp32":
             return yes()
         return unknown(
-            f"{table.toolkit}'s table does not say whether it runs in {precision}",
+            tr(
+                "{toolkit}'s table does not say whether it runs in {precision}",
+                toolkit=table.toolkit,
+                precision=precision,
+            ),
             Constraint.PRECISION,
         )
     if found.ok:
         return found
-    reason = found.reason or f"{table.toolkit} does not run in {precision}"
+    reason = found.reason or tr(
+        "{toolkit} does not run in {precision}", toolkit=table.toolkit, precision=precision
+    )
     return Support(found.verdict, Constraint.PRECISION, reason, found.evidence)
 
 
@@ -198,9 +204,12 @@ def _memory(graph: Graph, table: Capabilities, column: list[Support]) -> list[Su
 
 
 def _memory_text(table: Capabilities, need: int, limit: int) -> str:
-    return (
-        f"{table.backend} holds {limit} bytes of weights and activations; "
-        f"the nodes up to this one need {need}"
+    return tr(
+        "{backend} holds {limit} bytes of weights and activations; the nodes up to this one need "
+        "{need}",
+        backend=table.backend,
+        limit=limit,
+        need=need,
     )
 
 
@@ -238,12 +247,22 @@ def _pin_violation(
     precise: Sequence[_Precision],
 ) -> str:
     if target not in backends:
-        return f"Pin {pattern!r} names backend {target!r}, which has no capability table here."
+        return tr(
+            "Pin {pattern!r} names backend {target!r}, which has no capability table here.",
+            pattern=pattern,
+            target=target,
+        )
     label = backends.index(target)
     verdict = row[label]
     if verdict.verdict is not Verdict.NO or precise[label].rescues(verdict):
         return ""
-    return f"Pin {pattern!r} asks for {target}, which refuses node {node.name!r}: {verdict.reason}."
+    return tr(
+        "Pin {pattern!r} asks for {target}, which refuses node {node!r}: {reason}.",
+        pattern=pattern,
+        target=target,
+        node=node.name,
+        reason=verdict.reason,
+    )
 
 
 def _refusals(

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from autoglm.catalog.roofline import BANDWIDTH_SHARE, PEAK_SHARE, Machine
+from autoglm.messages import tr
 from autoglm.plan.cost import Side, boundary_kinds
 from autoglm.plan.graph import Graph, Node
-from autoglm.plan.options import REFERENCE, UNKNOWN_NOTE, Options
+from autoglm.plan.options import REFERENCE, Options
 from autoglm.plan.partition import Group, Solution, crossed
 from autoglm.plan.problem import PICO, UNPLACED, Problem
 from autoglm.spec import Boundary, Constraint, Fallback, Partition, Plan, Verdict
@@ -71,13 +72,19 @@ def _notes(setting: Setting, label: int) -> tuple[str, ...]:
     if not machine.chip:
         return ()
     backend = setting.problem.backends[label]
-    lead = (
-        f"Times of {backend} are {machine.source}, not measured: {PEAK_SHARE:.0%} of its peak, "
-        f"{BANDWIDTH_SHARE:.0%} of its bandwidth; within x{1 + machine.uncertainty:g}."
+    lead = tr(
+        "Times of {backend} are {source}, not measured: {peak:.0%} of its peak, {bandwidth:.0%} of "
+        "its bandwidth; within x{factor:g}.",
+        backend=backend,
+        source=machine.source,
+        peak=PEAK_SHARE,
+        bandwidth=BANDWIDTH_SHARE,
+        factor=1 + machine.uncertainty,
     )
     names = ", ".join(machine.recalled)
-    told = (f"Of {machine.chip}, recalled and not verified: {names}.",) if names else ()
-    return (lead, *(f"Of {machine.chip}, {text}." for text in machine.assumed), *told)
+    recalled = tr("Of {chip}, recalled and not verified: {names}.", chip=machine.chip, names=names)
+    assumed = (tr("Of {chip}, {text}.", chip=machine.chip, text=text) for text in machine.assumed)
+    return (lead, *assumed, *((recalled,) if names else ()))
 
 
 def true_cost(problem: Problem, solution: Solution) -> int:
@@ -187,21 +194,28 @@ def _reason(
     asked = options.verdicts[index][options.backends.index(wanted)]
     here = options.verdicts[index][label]
     constraint = asked.constraint.value if asked.constraint else ""
-    reason = asked.reason
+    parts = [asked.reason]
     if asked.ok:
         constraint = "absorbed"
-        reason = f"{wanted} takes it, but it is cheaper beside its neighbours on {placed}"
-        if saving > 0:
-            reason += f"; all such moves together save {1e6 * saving:.3g} us"
+        parts = [_absorbed(wanted, placed, saving)]
     elif asked.verdict is Verdict.UNKNOWN:
         constraint = constraint or "unknown"
-        reason = f"{UNKNOWN_NOTE}; {reason}" if reason else UNKNOWN_NOTE
-    if placed == wanted:
-        return reason, constraint
-    if here.verdict is Verdict.UNKNOWN:
-        reason += f"; on {placed} it is {UNKNOWN_NOTE}"
-    elif here.constraint is Constraint.PRECISION:
-        reason += f"; on {placed} it runs in fp32"
-    if placed == REFERENCE:
-        reason += "; it runs on the onnx reference evaluator, which is slow"
-    return reason, constraint
+        parts = [tr("unknown: not measured"), asked.reason]
+    if placed != wanted and here.verdict is Verdict.UNKNOWN:
+        parts.append(tr("on {placed} it is unknown: not measured", placed=placed))
+    elif placed != wanted and here.constraint is Constraint.PRECISION:
+        parts.append(tr("on {placed} it runs in fp32", placed=placed))
+    if placed != wanted and placed == REFERENCE:
+        parts.append(tr("it runs on the onnx reference evaluator, which is slow"))
+    return tr("; ").join(filter(None, parts)), constraint
+
+
+def _absorbed(wanted: str, placed: str, saving: float) -> str:
+    text = tr(
+        "{wanted} takes it, but it is cheaper beside its neighbours on {placed}",
+        wanted=wanted,
+        placed=placed,
+    )
+    if saving <= 0:
+        return text
+    return text + tr("; all such moves together save {saving:.3g} us", saving=1e6 * saving)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from autoglm import registry
 from autoglm.bundle.manifest import is_bundle
 from autoglm.errors import BackendUnavailableError, ModelError
+from autoglm.messages import tr
 from autoglm.spec import (
     Capabilities,
     Constraint,
@@ -100,7 +101,13 @@ def load(
     model, passes = prepare(model, passes=config.passes)
     notes = [model.metadata_props.get(f"autoglm.{key}_note", "") for key in ("frontend", "opset")]
     if notes[0] and before:  # of other frameworks, whose layouts are not ONNX's
-        notes.append(f"Of {before} transposes in the converted model, {_transposes(model)} stay.")
+        notes.append(
+            tr(
+                "Of {before} transposes in the converted model, {after} stay.",
+                before=before,
+                after=_transposes(model),
+            )
+        )
     return Loaded(
         model=model,
         name=_name(source, model),
@@ -180,7 +187,8 @@ class Refusing(Capabilities):
         """The compiler's own refusal where there is one, the table's word otherwise."""
         reason = self.nodes.get(node.name)
         if reason is not None:
-            return no(Constraint.OP, f"its compiler refused it: {reason}", Evidence.MEASURED)
+            text = tr("its compiler refused it: {reason}", reason=reason)
+            return no(Constraint.OP, text, Evidence.MEASURED)
         return Capabilities.support(self, node)
 
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
+from autoglm.messages import tr
 from autoglm.spec import Alternative, Fit, Plan, TensorInfo
 
 if TYPE_CHECKING:
@@ -94,6 +95,6 @@ def _idle(planned: Planned, config: AdaptConfig) -> tuple[str, ...]:
     pins = [p for p in config.pins if not any(fnmatchcase(name, p) for name in names)]
     forbidden = [p for p in config.budget.forbid if not any(fnmatchcase(op, p) for op in ops)]
     return (
-        *(f"The pin {pattern!r} matches no node and no operator." for pattern in pins),
-        *(f"budget.forbid {pattern!r} matches no operator." for pattern in forbidden),
+        *(tr("The pin {pattern!r} matches no node and no operator.", pattern=p) for p in pins),
+        *(tr("budget.forbid {pattern!r} matches no operator.", pattern=p) for p in forbidden),
     )

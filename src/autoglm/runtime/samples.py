@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoglm.errors import AutoGLMError, FileMissingError
+from autoglm.messages import tr
 from autoglm.runtime.candidate import Samplings
 from autoglm.spec import Feeds, TensorInfo
 from autoglm.tensor.disk import load_arrays, random_feeds
@@ -40,12 +41,19 @@ def make_samplings(
     if sizes and runs and not (given and calibration) and not _accepts(inputs, runs):
         sizes = dict.fromkeys(sizes, (1, 1))
     if sizes and not given:
-        shown = " and at ".join(
+        shown = tr(" and at ").join(
             ", ".join(f"{name}={size[turn]}" for name, size in sizes.items()) for turn in (0, 1)
         )
-        notes.append(f"proved and timed on random data at {shown}: give --inputs for your own")
+        notes.append(
+            tr(
+                "proved and timed on random data at {shown}: give --inputs for your own",
+                shown=shown,
+            )
+        )
     if not calibration and config.precision in ("int8", "auto"):
-        notes.append("int8 was calibrated on seeded random data: give --calibration for accuracy")
+        notes.append(
+            tr("int8 was calibrated on seeded random data: give --calibration for accuracy")
+        )
         calibration = [random_feeds(inputs, s, _dims(sizes, 0)) for s in _CALIBRATION_SEEDS]
     proof = given or [
         random_feeds(inputs, seed, _dims(sizes, turn)) for turn, seed in enumerate(_PROOF_SEEDS)
