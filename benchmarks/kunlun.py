@@ -6,6 +6,16 @@ It needs the Paddle environment (`autoglm toolchain install paddle`). Each model
 by our own ONNX-to-Paddle mapping and run by Paddle Inference on the CPU: the chip's route, not the
 chip. The reference is ONNX Runtime in fp32. Exit status 1 when the bar is missed: a largest error,
 relative to the output's largest value, of at most 1e-4 on every model.
+
+    python -m benchmarks.kunlun --widen packs
+
+asks Paddle about every measured case also with its parameters constant and with open dimensions,
+but for those held out, and writes the shipped pack with these rows added.
+
+    python -m benchmarks.kunlun --honesty 200 [--seed 1]
+
+asks the shipped table and Paddle about that many of the cases held out, parameters as Constant
+nodes, and exits with 1 where they disagree about one.
 """
 
 from __future__ import annotations
@@ -14,19 +24,23 @@ import argparse
 import json
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 
 from autoglm import registry
 from autoglm.errors import AutoGLMError
 from autoglm.spec import CompileOptions, RunOptions
+from autoglm.testing.cases import Case
 from benchmarks.models import LIGHT, feeds_of, path_of
 
 BAR = 1e-4
 MODELS = (*LIGHT, "bert", "minilm", "block")
 SEEDS = 3
+SEED, HELD_OUT = 20261122, 600
 
 
 def main() -> int:
@@ -34,7 +48,14 @@ def main() -> int:
     parser.add_argument("--models", nargs="*", default=MODELS)
     parser.add_argument("--folder", type=Path, default=Path("out/models"))
     parser.add_argument("--out", default="")
+    parser.add_argument("--honesty", type=int, default=0, metavar="CASES")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--widen", type=Path, metavar="FOLDER")
     options = parser.parse_args()
+    if options.widen:
+        return widen(options.widen)
+    if options.honesty:
+        return honesty(options.honesty, options.seed)
     print(f"{'model':14} {'max relative':>12} {'max absolute':>12} {'cosine':>12}")
     found = {}
     for name in options.models:
@@ -64,6 +85,77 @@ def measure(path: Path) -> dict[str, Any]:
         "absolute": max(float(np.abs(w - g).max()) for w, g in pairs),
         "cosine": min(cosine(w, g) for w, g in pairs),
     }
+
+
+def widen(folder: Path) -> int:
+    """Measure, add the rows to the shipped pack, and write it."""
+    from autoglm.catalog.packs import OpVersion, read_pack, row_order, shipped
+    from autoglm.testing import measure
+
+    cases, _ = split()
+    found = measure.examine("kunlun", cases, jobs=2, progress=progress)
+    pack = read_pack(max(shipped("kunlun").items())[1])
+    ops = {op: dict(versions) for op, versions in pack.ops.items()}
+    for op, versions in measure.rows_of(found).items():
+        for since, version in versions.items():
+            old = ops.setdefault(op, {}).get(since)
+            rows = {(r.key, r.outcome): r for r in (*version.rows, *(old.rows if old else ()))}
+            ordered = sorted(rows.values(), key=row_order)
+            ops[op][since] = OpVersion(version.layout, tuple(ordered))
+    print(measure.write_pack(replace(pack, ops=ops), folder))
+    return 0
+
+
+def progress(done: int, total: int) -> None:
+    """One line in a hundred cases."""
+    if done % 100 == 0:
+        print(f"{done} of {total}", flush=True)
+
+
+def honesty(size: int, seed: int) -> int:
+    """Print every case of the sample in which the table is wrong."""
+    from autoglm.testing.conformance import dishonest, sample
+
+    plug, wrong = registry.backend("kunlun"), 0
+    asked = sample(map(as_nodes, split()[1]), seed, size)
+    for case in asked:
+        if text := dishonest(plug, case):
+            wrong += 1
+            print(f"{case.name}: {text}", flush=True)
+    print(f"the table is wrong about {wrong} of {len(asked)} cases it was not measured with")
+    return 1 if wrong else 0
+
+
+def split() -> tuple[list[Case], list[Case]]:
+    """Cases that `autoglm ops measure` does not have: those to measure, and those held out."""
+    from autoglm.testing.cases import all_cases, dynamic, with_constants
+
+    known = all_cases()
+    given = [(c, with_constants(c)) for c in known]
+    fixed = [c for _, c in given if c is not None]
+    loose = [c for c in (dynamic(v or c) for c, v in given) if c is not None]
+    unseen = {c.name: c for c in (*fixed, *loose) if "~dynamic~" not in c.name}
+    for case in known:
+        unseen.pop(case.name, None)
+    held = set(np.random.default_rng(SEED).choice(sorted(unseen), HELD_OUT, replace=False))
+    parts = ([], [])  # type: tuple[list[Case], list[Case]]
+    for name, case in unseen.items():
+        parts[name in held].append(case)
+    return parts
+
+
+def as_nodes(case: Case) -> Case:
+    """The same case with a Constant node for each of its weights."""
+    model = case.proto()
+    weights = list(model.graph.initializer)
+    if not weights:
+        return case
+    nodes = [onnx.helper.make_node("Constant", [], [w.name], value=w) for w in weights]
+    nodes += model.graph.node
+    del model.graph.initializer[:], model.graph.node[:]
+    model.graph.node.extend(nodes)
+    text = model.SerializeToString(deterministic=True)
+    return replace(case, name=f"{case.name}~nodes", model=text)
 
 
 def answers(backend: str, model: Any, feeds: list[Any]) -> list[dict[str, Any]]:

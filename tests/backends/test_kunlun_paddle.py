@@ -190,3 +190,19 @@ def test_a_run_over_the_memory_limit_says_so_and_others_go_on(open_model: Open) 
 def test_a_limit_that_paddle_does_not_start_in_says_so(open_model: Open) -> None:
     with pytest.raises(LimitError, match="limit of 256 MiB"):
         open_model(mlp(), memory_limit_bytes=GIB // 4)
+
+
+def test_a_layer_norm_over_two_axes_and_one_of_bfloat16(open_model: Open, tmp_path: Path) -> None:
+    b = Builder()
+    y = b.op("LayerNormalization", b.input("x", [2, 3, 4]), b.weight(3, 4), b.weight(3, 4), axis=1)
+    model = b.model(y)
+    given = feeds(model)
+    low = Builder(dtype=ml_dtypes.bfloat16)
+    half = low.op("LayerNormalization", low.input("x", [2, 3, 4]), low.weight(4), low.weight(4))
+
+    (found,) = open_model(model).run(given).values()
+    (coarse,) = open_model(low.model(half)).run({"x": given["x"].astype("bfloat16")}).values()
+
+    (wanted,) = reference(model, given, tmp_path).values()
+    assert np.abs(found - wanted).max() <= 1e-5
+    assert np.isfinite(coarse.astype(np.float32)).all()

@@ -7,7 +7,20 @@ from typing import Any
 import paddle
 import paddle.nn.functional as F
 
-from .op import DTYPES, Node, Op, Refused, Table, Value, axis_of, back, full_like, rank, size
+from .op import (
+    DTYPES,
+    Node,
+    Op,
+    Refused,
+    Table,
+    Value,
+    axis_of,
+    back,
+    full_like,
+    name_of,
+    rank,
+    size,
+)
 
 _MAX_EPSILON = 1e-3  # Paddle's own operators refuse more
 
@@ -70,9 +83,11 @@ def layer_norm(node: Node, x: Value, scale: Value, bias: Value = None) -> Any:
     tail = [int(n) for n in x.shape[axis:]]
     fused = -1 not in tail and [int(n) for n in scale.shape] == tail and scale.dtype == x.dtype
     fused = fused and (bias is None or [int(n) for n in bias.shape] == tail)
-    fused = fused and node["epsilon"] <= _MAX_EPSILON
+    # Paddle's CPU kernel reads bfloat16 weights as float32 and fails.
+    fused = fused and node["epsilon"] <= _MAX_EPSILON and name_of(x) != "bfloat16"
     if fused and not any(node.wanted[1:]):
-        return F.layer_norm(x, tail, scale, bias, node["epsilon"])
+        weights = [w if w is None else paddle.reshape(w, [-1]) for w in (scale, bias)]
+        return F.layer_norm(x, tail, *weights, node["epsilon"])
     normal, mean, inverse = _normal(_stash(node, x), list(range(axis, rank(x))), node["epsilon"])
     y = back(normal, x) * scale
     return (y if bias is None else y + bias), mean, inverse
