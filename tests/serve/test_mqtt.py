@@ -465,6 +465,46 @@ def test_a_killed_worker_is_offline_and_its_successor_answers(lasting: Mosquitto
     run(body)
 
 
+def test_an_answer_that_the_broker_does_not_take_becomes_an_error(tmp_path: Path) -> None:
+    async def body() -> None:
+        with Mosquitto(tmp_path, lines=("max_packet_size 20000",)) as broker:
+            async with serving(broker, SmallGateway()):
+                row = f'{{"data": [[{",".join("1" * 7000)}]]}}'  # "1" is answered by "2.0"
+                found = json.loads(await ask(broker, row))
+
+                assert (found["status_code"], found["code"]) == (413, "too-large")
+                assert json.loads(await ask(broker))["status_code"] == 200
+
+    run(body)
+
+
+def test_a_broker_that_sends_nonsense_is_left_and_tried_again() -> None:
+    connections = 0
+
+    async def nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await reader.read(1000)  # CONNECT
+        writer.write(bytes.fromhex("2003000000"))  # CONNACK
+        subscribe = await reader.read(1000)
+        writer.write(b"\x90\x05" + subscribe[2:4] + b"\x00\x01\x01")  # SUBACK
+        writer.write(bytes.fromhex("3208000174000102ffff"))  # PUBLISH, property 255
+        await writer.drain()
+        await reader.read(1000)
+        await reader.read()
+
+    async def body() -> None:
+        server = await asyncio.start_server(nonsense, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        transport = Mqtt()
+        await transport.start(SmallGateway(), f"mqtt://127.0.0.1:{port}", {})  # type: ignore[arg-type]
+        await until(lambda: connections >= 3)
+        await transport.stop()
+        server.close()
+
+    run(body)
+
+
 def test_tls_with_user_and_password(tmp_path: Path) -> None:
     from serve.certificates import self_signed
 

@@ -60,10 +60,12 @@ class Link:
         on_up: Callable[[], None],
     ) -> None:
         self.connection = 0
+        self.largest = 0xFFFFFFFF  # bytes of a packet that the broker takes
         self._broker, self._options, self._filters = broker, options, tuple(filters)
         self._on_message, self._on_up = on_message, on_up
         self._loop = asyncio.get_running_loop()
         self._up = False
+        self._leaving = False
         self._down = asyncio.Event()
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._left = asyncio.Event()  # the broker has unsubscribed us
@@ -109,10 +111,10 @@ class Link:
 
     async def unsubscribe(self) -> None:
         """No new messages; what the broker has queued for us still comes."""
-        filters, self._filters = self._filters, ()
-        if self._up and filters:
-            self._client.unsubscribe(list(filters))
-            await self._left.wait()
+        self._leaving = True
+        if self._up:
+            self._client.unsubscribe(list(self._filters))
+        await self._left.wait()
 
     async def settled(self) -> None:
         """Wait until the broker has all we had to send."""
@@ -176,7 +178,6 @@ class Link:
             # Twice: so that what is too large by less still gets an answer that says so.
             MaximumPacketSize=2 * options.max_bytes + 65_536,
         )
-        self._down.clear()
         await asyncio.to_thread(
             self._client.connect,
             broker.host,
@@ -185,6 +186,7 @@ class Link:
             clean_start=False,
             properties=properties,
         )
+        self._down.clear()
         if (sock := self._client.socket()) is not None:
             self._loop.add_reader(sock, self._read)
 
@@ -213,7 +215,10 @@ class Link:
         self._up = True
         # paho sends by itself, once more, what was sent and not taken.
         self._window = min(getattr(given, "ReceiveMaximum", 65_535), self._options.receive_maximum)
-        if self._filters:
+        self.largest = getattr(given, "MaximumPacketSize", 0xFFFFFFFF)
+        if self._leaving:
+            self._client.unsubscribe(list(self._filters))
+        else:
             # Always: the broker may have lost the session in a restart.
             self._client.subscribe([(name, 1) for name in self._filters])
         self._on_up()
@@ -269,13 +274,9 @@ class Link:
             self._settled.set()
 
     def _read(self) -> None:
-        try:
+        self._client.loop_read()
+        while (sock := self._client.socket()) is not None and getattr(sock, "pending", int)():
             self._client.loop_read()
-            while (sock := self._client.socket()) is not None and getattr(sock, "pending", int)():
-                self._client.loop_read()
-        except Exception:  # paho, on what no broker should send
-            log.exception("broker %s: the connection is given up", self._broker)
-            self._drop()
 
     def _write(self) -> None:
         sock = self._client.socket()

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-from autoglm.errors import AutoGLMError, OverloadedError
+from autoglm.errors import AutoGLMError, OverloadedError, TooLargeError
 from autoglm.serve.core import Gateway
 from autoglm.serve.http.wire import dumps
 from autoglm.serve.mqtt import wire
@@ -23,6 +23,7 @@ from autoglm.serve.mqtt.packets import message_of, properties_of
 from autoglm.serve.options import TransportOptions
 
 log = logging.getLogger(__name__)
+_OVERHEAD = 4096  # bytes of a packet beside its payload: topic, correlation, properties
 REMEMBERED = 8192  # receipts; a broker that comes back from a snapshot repeats recent messages
 
 
@@ -176,6 +177,13 @@ class Mqtt:
             if receipt is not None:
                 self._link.acknowledge(receipt)
             return
+        if len(payload) + _OVERHEAD > self._link.largest:
+            error = TooLargeError(
+                "The answer has {found} bytes; the MQTT broker takes {limit}.",
+                found=len(payload),
+                limit=self._link.largest,
+            )
+            payload = wire.refusal(error, reply)
         properties = properties_of(reply, error)
         self._link.publish(Outgoing(reply.topic, payload, reply.qos, False, properties, receipt))
 
