@@ -26,7 +26,7 @@ from autoglm.serve.telemetry import (
     configure_logs,
     parse_traceparent,
 )
-from autoglm.serve.telemetry.logs import redact, trace_id
+from autoglm.serve.telemetry.logs import redact
 from autoglm.serve.telemetry.otlp import export_request
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -289,26 +289,23 @@ def test_memory_is_bounded() -> None:
     assert len(telemetry.slow) == 50
 
 
-def test_log_lines_are_json_with_the_trace_and_without_secrets() -> None:
+def test_log_lines_are_json_without_secrets() -> None:
     stream = io.StringIO()
     log = logging.getLogger("autoglm")
     before = (log.handlers[:], log.level, log.propagate)
     configure_logs(stream=stream)
-    token = trace_id.set("ab" * 16)
     try:
         secret = "agk_0011_s3cr3t-_x"
-        log.warning("refused %s", f"Bearer {secret}", extra={"client": f"x {secret}"})
+        log.warning("refused %s", f"Bearer {secret}", extra={"client": f"x {secret}", "rows": 3})
         try:
             raise OverloadedError("{text}", text=f"redis://u:{secret}@h")
         except OverloadedError:
             log.exception("failed")
     finally:
-        trace_id.reset(token)
         log.handlers[:], log.level, log.propagate = before
 
     first, second = (json.loads(line) for line in stream.getvalue().splitlines())
-    assert first["trace_id"] == "ab" * 16
-    assert first["level"] == "warning"
+    assert (first["level"], first["rows"]) == ("warning", 3)
     assert "OverloadedError" in second["exception"]
     assert "s3cr3t" not in stream.getvalue()
 
@@ -325,3 +322,20 @@ def test_log_lines_are_json_with_the_trace_and_without_secrets() -> None:
 )
 def test_secrets_are_blanked_out(text: str) -> None:
     assert "SECRET" not in redact(text)
+
+
+def test_a_failure_of_the_server_is_one_log_line_with_its_trace() -> None:
+    stream = io.StringIO()
+    log = logging.getLogger("autoglm")
+    before = (log.handlers[:], log.level, log.propagate)
+    configure_logs(stream=stream)
+    try:
+        failed = finished(code="execution", parent=PARENT)
+        feed(Telemetry(TelemetryOptions(most_per_s=5)), [failed] * 100 + [finished(code="input")])
+    finally:
+        log.handlers[:], log.level, log.propagate = before
+
+    rows = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert 1 <= len(rows) <= 5
+    assert rows[0]["trace_id"] == "0af7651916cd43dd8448eb211c80319c"
+    assert (rows[0]["code"], rows[0]["level"]) == ("execution", "error")

@@ -93,7 +93,7 @@ def serve(
     from autoglm.serve.options import Tls, TransportOptions
     from autoglm.serve.server import ServeOptions
     from autoglm.serve.server import serve as run
-    from autoglm.serve.telemetry import TelemetryOptions
+    from autoglm.serve.telemetry import TelemetryOptions, configure_logs
 
     if (tls_cert is None) != (tls_key is None) or (tls_client_ca and not tls_cert):
         raise UsageError("--tls-cert and --tls-key are given together, --tls-client-ca with them.")
@@ -122,6 +122,7 @@ def serve(
         telemetry=TelemetryOptions(traces, otlp),
         routes=routes,
     )
+    configure_logs()
     run(options, lambda server: announce(server, as_json=json))
     return 0
 

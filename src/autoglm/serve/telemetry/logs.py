@@ -1,4 +1,4 @@
-"""Logs as JSON lines, with the trace's id, and without anybody's key."""
+"""Logs as JSON lines, without anybody's key."""
 
 from __future__ import annotations
 
@@ -7,12 +7,8 @@ import logging
 import re
 import sys
 import traceback
-from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TextIO
-
-# Set by a transport for the time of one request, so that its log lines find their trace.
-trace_id: ContextVar[str] = ContextVar("trace_id", default="")
 
 _SECRETS = (
     re.compile(r"agk_[0-9A-Za-z]*_[0-9A-Za-z_-]+"),
@@ -36,8 +32,6 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
         }
         row.update({k: v for k, v in vars(record).items() if k not in _USUAL})
-        if found := trace_id.get():
-            row["trace_id"] = found
         if record.exc_info and record.exc_info[1]:
             row["exception"] = "".join(traceback.format_exception(record.exc_info[1]))
         return json.dumps({k: _clean(v) for k, v in row.items()}, ensure_ascii=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 import time
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from autoglm.errors import AutoGLMError, ConfigError
+from autoglm.errors import TABLE, AutoGLMError, ConfigError
 from autoglm.serve.core import Request
 from autoglm.serve.telemetry.context import parse_traceparent
 from autoglm.serve.telemetry.otlp import export_request
@@ -19,6 +20,7 @@ from autoglm.serve.telemetry.record import Mark, Record
 from autoglm.serve.telemetry.sinks import Writer, file_sink, otlp_sink
 from autoglm.serve.telemetry.totals import Totals
 
+_LOG = logging.getLogger("autoglm.serve.telemetry")
 _FOLD = 128  # records; folding them holds the loop up for less than a millisecond
 _FOLD_NS = 1_000_000_000
 _SLOW_KEPT = 50
@@ -36,7 +38,9 @@ class TelemetryOptions:
     otlp: str = ""  # URL of a collector; /v1/traces is added
     sample: float = 0.01  # share of requests, beside all slow ones and those the caller sampled
     slow_s: float = 0.0  # slower ones are always kept; 0 = above the model's recent p99
-    most_per_s: float = 50.0  # traces; nobody can fill the disk by asking for them
+    most_per_s: float = (
+        50.0  # traces, and lines of failures; nobody can fill the disk by asking for them
+    )
     max_bytes: int = 256 << 20
     service: str = "autoglm"
 
@@ -129,6 +133,15 @@ class Telemetry:
             record.marks += record.within_device(self._ran(record.model, record.version))
         if series is not None:
             series.latency.example(record.context.trace_id, record.seconds)
+        fault = TABLE[record.code].http >= 500 if record.code != "ok" else False
+        if not (self.exports or fault):
+            return
+        if self._tokens < 1:
+            self.writer.dropped += self.exports
+            return
+        self._tokens -= 1
+        if fault:
+            _LOG.error("a request failed", extra=_facts(record))
         if self.exports:
             self._export(record, weight, offset_ns)
 
@@ -143,14 +156,22 @@ class Telemetry:
         return 1.0 if caller is not None and caller.sampled else 0.0
 
     def _export(self, record: Record, weight: float, offset_ns: int) -> None:
-        if self._tokens < 1:
-            self.writer.dropped += 1
-            return
-        self._tokens -= 1
         resource = {"service.name": self.options.service}
         self.writer.put(
             partial(export_request, record, offset_ns=offset_ns, weight=weight, resource=resource)
         )
+
+
+def _facts(record: Record) -> dict[str, object]:
+    """What a log line says of a request; never its data."""
+    return {
+        "trace_id": record.context.trace_id,
+        "model": record.model,
+        "client": record.client,
+        "transport": record.transport,
+        "code": record.code,
+        "seconds": round(record.seconds, 6),
+    }
 
 
 def code_of(error: BaseException) -> str:
