@@ -1,1 +1,1 @@
-"""Serving: our gateway beside its peers on one machine, the load generator in a process of its own."""
+"""Serving: our gateway beside its peers, the load generator in a process of its own."""

@@ -62,14 +62,16 @@ def oip() -> Server:
 
 def bare() -> Server:
     """The floor: a bare ASGI application on uvicorn that runs the model itself."""
-    return Server("uvicorn bare", _script(Path(sys.executable), "bare.py"), "/", {"data": [ROW]})
+    return Server(
+        "uvicorn bare", _script(Path(sys.executable), "serve_bare.py"), "/", {"data": [ROW]}
+    )
 
 
 def peer(name: str) -> Server:
     """A peer in its own environment."""
     packages, path, body = _PEERS[name]
     python = environment(name.split()[0], [*packages, *_ORT])
-    return Server(name, _script(python, f"{name.replace(' ', '_')}.py"), path, body)
+    return Server(name, _script(python, f"serve_{name.replace(' ', '_')}.py"), path, body)
 
 
 def _v2() -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""A bare ASGI application: bare.py MODEL PORT."""
+"""A bare ASGI application: serve_bare.py MODEL PORT."""
 
 import sys
 

@@ -1,10 +1,8 @@
-"""MLServer: mlserver.py MODEL PORT."""
+"""MLServer: serve_mlserver.py MODEL PORT."""
 
 import asyncio
 import os
 import sys
-
-sys.path.pop(0)  # this file has the package's name
 
 import numpy as np
 import onnxruntime as ort

@@ -1,8 +1,7 @@
-"""KServe, v1 protocol: kserve.py MODEL PORT."""
+"""KServe, v1 protocol: serve_kserve.py MODEL PORT."""
 
 import sys
 
-sys.path.pop(0)  # this file has the package's name
 MODEL, PORT = sys.argv[1:3]
 sys.argv[1:] = [f"--http_port={PORT}", "--enable_grpc=false", "--workers=1"]
 

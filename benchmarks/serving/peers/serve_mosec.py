@@ -1,15 +1,12 @@
-"""mosec, one request at a time: mosec.py MODEL PORT."""
+"""mosec, one request at a time: serve_mosec.py MODEL PORT."""
 
 import os
 import sys
 
 BATCH = int(os.environ.get("BATCH", "1"))
-MODEL, PORT = (sys.argv[1], sys.argv[2]) if len(sys.argv) > 2 else ("", "")
-if MODEL:
-    os.environ["MLP"] = MODEL
-    sys.argv[1:] = ["--port", PORT, "--address", "127.0.0.1"]
-# This file has the package's name: its folder must not come first.
-sys.path.pop(0)
+if "MLP" not in os.environ:  # its worker processes import this file again
+    os.environ["MLP"] = sys.argv[1]
+    sys.argv[1:] = ["--port", sys.argv[2], "--address", "127.0.0.1"]
 
 import numpy as np  # noqa: E402
 import onnxruntime as ort  # noqa: E402

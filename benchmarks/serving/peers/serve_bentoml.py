@@ -1,4 +1,4 @@
-"""BentoML: bentoml.py MODEL PORT."""
+"""BentoML: serve_bentoml.py MODEL PORT."""
 
 import os
 import sys

@@ -1,8 +1,6 @@
-"""LitServe: litserve.py MODEL PORT."""
+"""LitServe: serve_litserve.py MODEL PORT."""
 
 import sys
-
-sys.path.pop(0)  # this file has the package's name
 
 import litserve
 import numpy as np
