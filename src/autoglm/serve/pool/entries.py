@@ -50,7 +50,8 @@ class Model:
     def stable(self) -> Entry | None:
         """What answers when no version is named and no canary takes the request."""
         if len(self.entries) == 1:
-            return newest(e for e in self.entries.values() if e.wanted)
+            (only,) = self.entries.values()
+            return only if only.wanted else None
         fixed = self.entries.get(self.aliases.get(DEFAULT, ""))
         if fixed is not None and fixed.wanted:
             return fixed

@@ -366,9 +366,11 @@ class Pool:
         return replace(self._limits, inline_below_s=0.0) if engine.restarts else self._limits
 
     async def _leave(self, old: Served, memory_bytes: int) -> None:
+        """Close what no new request reaches, however long its last ones take."""
         self._leaving += memory_bytes
         try:
-            await old.retire(_DRAIN_S)
+            while not await old.retire(_DRAIN_S):
+                pass
         finally:
             self._leaving -= memory_bytes
 
@@ -380,6 +382,7 @@ class Pool:
                 entry.reason = "unloaded on request"
                 entry.state = "unloading" if served else "unloaded"
             if served is not None and not await served.retire(_DRAIN_S):
+                self._background(self._leave(served, entry.memory_bytes))
                 entry.reason = f"{served.inflight} requests did not end within {_DRAIN_S:g} s"
             entry.state = "unloaded"
 

@@ -40,11 +40,24 @@ class Served:
         if self.closed:
             # It was replaced, evicted or unloaded since it was looked up.
             return await self.again(replace(request, version=self.info.version))
+        rows = rows_of(request.inputs)
+        first = self._pick(rows)
         self.used_at = time.monotonic()
         self.inflight += 1
-        try:
-            return await self._infer(request, rows_of(request.inputs))
+        engine = self.engines[first]
+        engine.waiting_rows += rows
+        try:  # the way of nearly every request: no call more than it takes
+            outputs = await self.batchers[first].submit(request)
+        except (OverloadedError, BackendError) as error:
+            engine.waiting_rows -= rows
+            rows = 0  # it waits elsewhere now
+            return await self._elsewhere(request, first, error)
+        else:
+            if engine.strikes:
+                engine.answered()
+            return outputs
         finally:
+            engine.waiting_rows -= rows
             self.inflight -= 1
             if not self.inflight:
                 self._idle.set()
@@ -76,42 +89,34 @@ class Served:
         for engine in self.engines:
             engine.close()
 
-    async def _infer(self, request: Request, rows: int) -> Outputs:
-        first = self._pick(rows)
-        try:
-            return await self._ask(first, request, rows)
-        except OverloadedError:
-            if (second := self._other(rows, first)) is None:
-                raise
-            return await self._ask(second, request, rows)
-        except BackendError as error:
-            failed, cause = self.engines[first], error
-        failed.failures += 1
-        self._examine(failed)
+    async def _elsewhere(
+        self, request: Request, first: int, cause: OverloadedError | BackendError
+    ) -> Outputs:
+        """Try it once more: on another engine, or on the same where its process is replaced."""
+        rows, failed = rows_of(request.inputs), self.engines[first]
         second = self._other(rows, first)
-        if second is None and not failed.restarts:
+        if isinstance(cause, BackendError):
+            failed.failures += 1
+            self._examine(failed)
+            second = first if second is None and failed.restarts else second
+        if second is None:
             raise cause
-        second = first if second is None else second  # its process has been replaced
-        outputs = await self._ask(second, request, rows)
-        # Another engine could answer it, so the request was not at fault.
-        if second != first and failed.failed_alone():
-            self._put_away(failed, str(cause))
-        return outputs
-
-    async def _ask(self, index: int, request: Request, rows: int) -> Outputs:
-        engine = self.engines[index]
+        engine = self.engines[second]
         engine.waiting_rows += rows
         try:
-            outputs = await self.batchers[index].submit(request)
+            outputs = await self.batchers[second].submit(request)
         finally:
             engine.waiting_rows -= rows
-        engine.answered()
+        # Another engine could answer it, so the request was not at fault.
+        if second != first and isinstance(cause, BackendError) and failed.failed_alone():
+            self._put_away(failed, str(cause))
         return outputs
 
     def _pick(self, rows: int) -> int:
         """Whose answer is expected soonest; DrainingError where every engine rests."""
-        index = 0 if len(self.engines) == 1 and self.engines[0].quarantine is None else None
-        index = self._other(rows, -1) if index is None else index
+        if len(self.engines) == 1 and self.engines[0].quarantine is None:
+            return 0
+        index = self._other(rows, -1)
         if index is not None:
             return index
         rests = (e.quarantine.rest_s for e in self.engines if e.quarantine)
