@@ -71,6 +71,7 @@ def test_metadata_tells_who_asks_and_where_the_trace_is() -> None:
     assert request.client.credentials.transport == "grpc"
     assert request.client.credentials.address.startswith("127.0.0.1:")
     assert request.client.credentials.headers["traceparent"] == "00-1-2-01"
+    assert all(isinstance(v, str) for v in request.client.credentials.headers.values())
 
 
 @pytest.mark.parametrize("name", ["Infer", "ListModels", "GetModel"])

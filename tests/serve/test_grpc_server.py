@@ -169,6 +169,22 @@ def test_methods_that_are_not_there_are_unimplemented() -> None:
     assert run(scenario) is grpc.StatusCode.UNIMPLEMENTED
 
 
+def test_calls_that_are_reset_at_once_leave_nothing_behind() -> None:
+    async def scenario(channel, gateway, _):
+        infer = channel.unary_unary(INFER)
+        for _ in range(10):
+            calls = [infer(question("slow", request_id="7")) for _ in range(100)]
+            await asyncio.sleep(0)
+            for call in calls:
+                call.cancel()
+        answer = await infer(question())
+        while gateway.dropped.qsize() < gateway.started.qsize():
+            await asyncio.sleep(0.01)  # `run` bounds it
+        return pb.InferResponse.FromString(answer)
+
+    assert run(scenario).model == "echo"
+
+
 def test_draining_answers_what_was_accepted_and_refuses_the_rest() -> None:
     async def scenario(channel, gateway, transport):
         call = channel.unary_unary(INFER)(question("slow", request_id="7"))

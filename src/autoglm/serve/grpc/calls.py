@@ -19,7 +19,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
-from autoglm.errors import AutoGLMError, DrainingError
+from autoglm.errors import AutoGLMError, DrainingError, ExecutionError
 from autoglm.serve.core import Client, Credentials, Gateway
 from autoglm.serve.proto import convert
 
@@ -40,7 +40,8 @@ class Call:
     def __init__(self, gateway: Gateway, context: Any) -> None:
         self.gateway = gateway
         self.context = context
-        self.headers: dict[str, Any] = dict(context.invocation_metadata() or ())
+        metadata = context.invocation_metadata() or ()
+        self.headers: dict[str, str] = {k: v for k, v in metadata if isinstance(v, str)}
         self.client: Client = gateway.authenticate(_credentials(context, self.headers))
 
     def deadline(self, own: float | None = None) -> float | None:
@@ -52,7 +53,7 @@ class Call:
         return end if own is None else min(own, end)
 
 
-def _credentials(context: Any, headers: dict[str, Any]) -> Credentials:
+def _credentials(context: Any, headers: dict[str, str]) -> Credentials:
     return Credentials(
         "grpc",
         address=_address(context.peer()),
@@ -81,10 +82,8 @@ def known(error: Exception) -> AutoGLMError:
     """`error` as one of the table; what nobody foresaw is logged and told without its text."""
     if isinstance(error, AutoGLMError):
         return error
-    _log.error("a call failed", exc_info=error)
-    return AutoGLMError(
-        "The server failed: {kind}.", hint="Its log has the cause.", kind=type(error).__name__
-    )
+    _log.error("a mistake of ours", exc_info=error)
+    return ExecutionError("{kind}: a mistake of ours.", kind=type(error).__name__)
 
 
 async def abort(context: Any, error: AutoGLMError) -> NoReturn:
