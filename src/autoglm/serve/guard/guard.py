@@ -148,10 +148,6 @@ class Guard:
         seen = client.credentials
         return host_of(seen.address) or f"{seen.transport} {seen.client_id}"
 
-    def max_bytes(self, client: Client) -> int:
-        """The longest body to read from this client."""
-        return self._options.limits.get(client.name, self._options.limit).max_bytes
-
     def _refresh(self) -> None:
         now = self._clock()
         if now - self._looked < _LOOK_S:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from pathlib import Path
 
-from autoglm.errors import ForbiddenError, InvalidRequestError
+from autoglm.errors import InvalidRequestError
 from autoglm.messages import tr
 
 LOOPBACK = "127.0.0.1"  # where a server listens unless told otherwise
@@ -15,7 +14,7 @@ _CLIENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@|:/+=, -]{0,255}", re.ASCII)
 
 
 def check_name(name: str) -> str:
-    """`name` of a model, version, alias or client; InvalidRequestError where it is no plain name.
+    """`name` of a client that gets a key; InvalidRequestError where it is no plain name.
 
     Letters, digits, `.`, `_`, `-`; at most 128; never `..`, a separator or a leading dot.
     """
@@ -36,28 +35,6 @@ def check_client(name: str) -> str:
     if _CLIENT.fullmatch(name) is None:
         raise ValueError(f"{name[:60]!r} is no name of a client")
     return name
-
-
-def check_path(root: Path, path: str) -> Path:
-    """The real place of `path` below `root`; ForbiddenError where it leads out of it, or is a URL.
-
-    Links are followed before the check, so that none leads out either.
-    """
-    if "\0" in path or "://" in path:
-        raise InvalidRequestError(
-            "{path} is no path; models are loaded from the server's own repository only.",
-            path=repr(path[:200]),
-        )
-    base = root.resolve()
-    place = (base / path).resolve()
-    if not place.is_relative_to(base):
-        # The server's own folder is not named: who asks may not know it.
-        raise ForbiddenError(
-            "{path} leads out of the model repository.",
-            hint="Give a path relative to the repository, without '..' and links out of it.",
-            path=repr(path[:200]),
-        )
-    return place
 
 
 def is_loopback(address: str) -> bool:
