@@ -545,6 +545,70 @@ def test_tls_with_user_and_password(tmp_path: Path) -> None:
     run(body)
 
 
+def test_mutual_tls(tmp_path: Path) -> None:
+    from serve.certificates import self_signed
+
+    certificate, key = self_signed(tmp_path)
+    lines = (
+        f"certfile {certificate}", f"keyfile {key}", f"cafile {certificate}",
+        "require_certificate true",
+    )  # fmt: skip
+
+    async def body() -> None:
+        with Mosquitto(tmp_path, lines=lines) as broker:
+            address = f"mqtts://localhost:{broker.port}?ca={certificate}&connect_timeout_s=20"
+            with pytest.raises(ServeError, match="does not answer"):
+                await Mqtt().start(SmallGateway(), address, {})  # type: ignore[arg-type]
+            transport = Mqtt()
+            shown = f"{address}&cert={certificate}&key={key}&client_id=w"
+            await transport.start(SmallGateway(), shown, {})  # type: ignore[arg-type]
+            try:
+                secure = ("--cafile", str(certificate), "-h", "localhost")
+                mine = ("--cert", str(certificate), "--key", str(key))
+                assert json.loads(await ask(broker, BODY, *secure, *mine))["status_code"] == 200
+            finally:
+                await transport.stop()
+
+    run(body)
+
+
+def test_a_flood_of_qos_0_is_answered_with_overloaded(broker: Mosquitto) -> None:
+    gateway = SmallGateway()
+    gateway.hold = True
+
+    async def body() -> None:
+        async with serving(broker, gateway, receive_maximum=1), listening(broker) as listener:
+            for number in range(6):
+                listener.send(BODY, number, qos=0)
+            await until(lambda: len(listener.answers) == 2)
+            found = [json.loads(message.payload) for message in listener.answers]
+            assert [answer["code"] for answer in found] == ["overloaded"] * 2
+            assert found[0]["retry_after_s"] == 1
+
+            gateway.release.set()
+            await until(lambda: len(listener.answers) == 6)
+            assert listener.numbers() == list(range(6))
+
+    run(body)
+
+
+def test_two_workers_of_one_id_slow_down_and_the_log_says_why(
+    broker: Mosquitto, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def body() -> None:
+        async with (
+            serving(broker, SmallGateway(), client_id="w") as first,
+            serving(broker, SmallGateway(), client_id="w"),
+        ):
+            assert first._link is not None
+            await until(lambda: first._link is not None and first._link._pause_s > 0.3)
+            assert "another client of the id w" in caplog.text
+
+    run(body)
+
+
 def test_a_broker_that_is_not_there_is_one_clear_error() -> None:
     async def body() -> None:
         with pytest.raises(ServeError, match="does not answer"):

@@ -19,8 +19,7 @@ from autoglm.errors import ServeError
 from autoglm.serve.mqtt.address import Broker, Options
 
 log = logging.getLogger(__name__)
-TAKEN_OVER = 142  # MQTT 5, 3.14.2.1: another connection came with this client id
-LONGEST_PAUSE_S = 5.0  # between attempts to connect
+SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 5.0  # between attempts to connect
 _DOWN = (OSError, TimeoutError, ValueError)  # what paho raises where no connection is made
 
 
@@ -66,6 +65,8 @@ class Link:
         self._loop = asyncio.get_running_loop()
         self._up = False
         self._leaving = False
+        self._pause_s = SHORTEST_PAUSE_S
+        self._since = 0.0  # when the connection came, in the loop's time
         self._down = asyncio.Event()
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._left = asyncio.Event()  # the broker has unsubscribed us
@@ -159,12 +160,11 @@ class Link:
         client.on_subscribe = self._subscribed
         client.on_unsubscribe = lambda *_: self._left.set()
         client.on_publish = self._taken
-        client.on_disconnect = self._disconnected
         client.on_message = lambda _client, _data, message: self._on_message(message)
         client.on_socket_open = _no_delay
         client.on_socket_close = self._closing
-        # Called by the connecting thread too. One callback later, an answer and its receipt
-        # leave together: nothing can be killed between them.
+        # Called by the connecting thread too. One callback later, an answer and its receipt leave
+        # in adjacent writes: hardly ever is a process killed between them.
         client.on_socket_register_write = lambda *_: self._loop.call_soon_threadsafe(self._write)
         client.on_socket_unregister_write = lambda _c, _d, sock: self._loop.remove_writer(sock)
         return client
@@ -192,20 +192,18 @@ class Link:
 
     async def _keep(self) -> None:
         """Hold the connection: ping while it is there, come back when it is lost."""
-        pause = 0.05
         while True:
             if self._client.socket() is not None:
-                pause = 0.05 if self._up else pause
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._down.wait(), 1.0)
                 self._client.loop_misc()
                 continue
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-            pause = min(2 * pause, LONGEST_PAUSE_S)
+            await asyncio.sleep(self._pause_s * random.uniform(0.5, 1.0))
+            self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
             try:
                 await self._connect()
             except _DOWN as error:
-                log.warning("broker %s: %s; again in %.1f s", self._broker, error, pause)
+                log.warning("broker %s: %s; again in %.1f s", self._broker, error, self._pause_s)
 
     def _connected(self, _client: Any, _data: Any, _flags: Any, reason: Any, given: Any) -> None:
         if reason.is_failure:
@@ -213,6 +211,7 @@ class Link:
             return
         self.connection += 1
         self._up = True
+        self._since = self._loop.time()
         # paho sends by itself, once more, what was sent and not taken.
         self._window = min(getattr(given, "ReceiveMaximum", 65_535), self._options.receive_maximum)
         self.largest = getattr(given, "MaximumPacketSize", 0xFFFFFFFF)
@@ -244,14 +243,20 @@ class Link:
                 )
             )
 
-    def _disconnected(self, _client: Any, _data: Any, _flags: Any, reason: Any, _g: Any) -> None:
-        if getattr(reason, "value", 0) == TAKEN_OVER:
-            log.error(
-                "another client took the id %s; each worker needs its own", self._options.client_id
-            )
-
     def _closing(self, _client: Any, _data: Any, sock: socket.socket) -> None:
         self._loop.remove_reader(sock)
+        if self._up:
+            lasted = self._loop.time() - self._since
+            # A connection that is lost at once is no reason to hurry: two workers of one id would
+            # throw each other out for ever.
+            if lasted > LONGEST_PAUSE_S:
+                self._pause_s = SHORTEST_PAUSE_S
+            log.info(
+                "broker %s: the connection is closed after %.1f s; where this goes on, look for "
+                "another client of the id %s", self._broker, lasted, self._options.client_id,
+            )  # fmt: skip
+        elif not self._ready.done():
+            self._ready.set_exception(ConnectionError("it closed the connection"))
         self._up = False
         self._down.set()
 
