@@ -9,7 +9,7 @@ import pytest
 import autoglm.catalog.packs as module
 from autoglm.catalog import describe, dumps, load_pack, merge, read_pack, shipped
 from autoglm.catalog.features import Layout
-from autoglm.catalog.packs import OpVersion, Pack
+from autoglm.catalog.packs import OpVersion, Pack, with_rows
 from autoglm.catalog.rules import Row
 from autoglm.errors import FileMissingError
 from autoglm.spec import Constraint, Evidence, NodeFacts, OpRule, ValueFacts, Verdict
@@ -53,6 +53,18 @@ def test_a_missing_pack_says_how_to_write_one(tmp_path: Path) -> None:
         read_pack(tmp_path / "none.json")
 
     assert "ops measure" in caught.value.hint
+
+
+def test_rows_described_by_fewer_features_make_way() -> None:
+    new = Row(("int8",), {"attr.axis": 2, "rank": 2}, "yes", "", "c")
+    more = Row(("int8",), {"attr.axis": 2, "rank": 2, "plane": "small"}, "yes", "", "c")
+
+    kept, replaced = (
+        with_rows(pack(), {"Softmax": {13: OpVersion(LAYOUT, (row,))}}) for row in (new, more)
+    )
+
+    assert len(list(kept.rows())) == 3
+    assert [row for _, _, row in replaced.rows()] == [more]
 
 
 def test_the_pack_of_the_installed_version_is_measured(shelf: Path) -> None:

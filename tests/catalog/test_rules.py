@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoglm.catalog.features import Layout, features, signature
-from autoglm.catalog.rules import Habits, Measured, Row, derive, habits_of, version_of, whole
+from autoglm.catalog.rules import Measured, Row, derive, habits_of, version_of, whole
 from autoglm.spec import Constraint, Evidence, NodeFacts, ValueFacts, Verdict
 
 X = Layout(("i0",), ("X", "lens"), 1)
@@ -186,17 +186,6 @@ def test_what_no_operator_takes_is_refused_of_those_never_asked() -> None:
     assert version.verdict(loose).verdict is Verdict.NO
     assert version.verdict(node()).ok
     assert not habits_of([("Op", True, True), ("Op", True, False)]).open_dimensions
-
-
-def test_a_strict_toolkit_is_not_believed_where_only_failures_were_seen() -> None:
-    rows = [row("yes", node(mode="a", axis=0)), row("refused", node(mode="b", axis=1), "no")]
-
-    mixed = node(mode="a", axis=1)
-
-    assert version_of("Op", 1, X, rows).verdict(mixed).ok
-    verdict = version_of("Op", 1, X, rows, Habits(strict=True)).verdict(mixed)
-    assert verdict.verdict is Verdict.UNKNOWN
-    assert verdict.reason == "Op axis=1 was measured only where something failed"
 
 
 @pytest.mark.parametrize(

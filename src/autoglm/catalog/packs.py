@@ -258,17 +258,25 @@ def measured(rule: OpRule) -> Measured | None:
 
 
 def with_rows(pack: Pack, found: Mapping[str, Mapping[int, OpVersion]]) -> Pack:
-    """`pack` with the rows it lacks: one of the same question and outcome stays as it was."""
+    """`pack` with the rows it lacks: one of the same question and outcome stays as it was.
+
+    Rows of a version that were described by fewer features than today's are not kept.
+    """
     ops = {op: dict(versions) for op, versions in pack.ops.items()}
     for op, versions in found.items():
         for since, new in versions.items():
             old = ops.setdefault(op, {}).get(since)
-            rows = old.rows if old else ()
+            rows = old.rows if old and _described(old) >= _described(new) else ()
             known = {(row.key, row.outcome) for row in rows}
             more = [row for row in new.rows if (row.key, row.outcome) not in known]
             layout = old.layout if old else new.layout
             ops[op][since] = OpVersion(layout, tuple(sorted((*rows, *more), key=row_order)))
     return replace(pack, ops=ops)
+
+
+def _described(version: OpVersion) -> set[str]:
+    """The names of features that are no attribute's and no input's: every row has them."""
+    return {key for row in version.rows for key in row.features if "." not in key}
 
 
 def merge(pack: Capabilities, table: OpTable) -> Capabilities:

@@ -14,8 +14,7 @@ How a verdict generalises beyond what was measured:
   not finite, which may be about the numbers, it holds for that very question and is unknown for
   its like;
 - what the toolkit refuses of every operator alike (open dimensions) is refused of those that were
-  never asked with it, and of a toolkit that refuses most of what it is asked, what was seen only
-  in failures is unknown (`Habits`).
+  never asked with it (`Habits`).
 """
 
 from __future__ import annotations
@@ -85,7 +84,6 @@ class Habits:
     """What a whole pack says of its toolkit, before any operator is looked at."""
 
     open_dimensions: str = ""  # why no operator takes them; "" where some do
-    strict: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +303,6 @@ class Version:
     conditions: tuple[Condition, ...]
     known: frozenset[tuple[str, ...]] = frozenset()  # signatures that worked in some case
     strings: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    doubts: frozenset[Literal] = frozenset()  # seen in failures only
     failed: frozenset[Literals] = frozenset()  # whole questions
     habits: Habits = Habits()
 
@@ -330,20 +327,11 @@ class Version:
             self._dtypes(dtypes)
             or self._strings(found)
             or self._unsure(unsure)
-            or self._doubt(found)
             or self._yes(dtypes)
         )
 
     def _failed(self, found: Features) -> bool:
         return any(_met(question, found, ABSENT) for question in self.failed)
-
-    def _doubt(self, found: Features) -> Support | None:
-        # In the order of the features, so that the reason does not depend on chance.
-        doubt = next((i for i in sorted(self.doubts, key=_place) if _met((i,), found)), None)
-        if doubt is None:
-            return None
-        text = f"{self.op} {_say(*doubt)} was measured only where something failed"
-        return unknown(text, _constraint(doubt[0]))
 
     def _yes(self, dtypes: tuple[str, ...]) -> Support:
         return yes(Evidence.MEASURED if dtypes in self.known else Evidence.INFERRED)
@@ -386,13 +374,9 @@ def version_of(
     if habits.open_dimensions:  # the one rule for all says it
         rows = [row for row in rows if not row.features.get("dynamic")] or rows
     known = frozenset(row.dtypes for row in rows if row.outcome == "yes")
-    good, bad = _questions(rows, layout)
-    doubts = _only(bad, good) if habits.strict and good else frozenset()
-    conditions = derive(rows, layout)
-    found = _strings(rows)
-    return Version(
-        op, since, layout, tuple(rows), conditions, known, found, doubts, frozenset(bad), habits
-    )
+    conditions, strings = derive(rows, layout), _strings(rows)
+    failed = _failures(rows, layout)
+    return Version(op, since, layout, tuple(rows), conditions, known, strings, failed, habits)
 
 
 def _strings(rows: Iterable[Row]) -> dict[str, frozenset[str]]:
@@ -404,30 +388,20 @@ def _strings(rows: Iterable[Row]) -> dict[str, frozenset[str]]:
     return {key: frozenset(values) for key, values in strings.items()}
 
 
-def _questions(rows: Sequence[Row], layout: Layout) -> tuple[list[Literals], list[Literals]]:
-    """Whole questions that were answered rightly, and those that were not."""
+def _failures(rows: Sequence[Row], layout: Layout) -> frozenset[Literals]:
+    """The whole questions that were not answered rightly."""
     raw = [whole(row.dtypes, row.features, layout) for row in rows]
     keys = sorted({key for found in raw for key in found})
     filled = [tuple((key, found.get(key, ABSENT)) for key in keys) for found in raw]
-    good = [q for q, row in zip(filled, rows, strict=True) if row.outcome == "yes"]
-    return good, [q for q, row in zip(filled, rows, strict=True) if row.outcome != "yes"]
-
-
-def _only(bad: Iterable[Literals], good: Iterable[Literals]) -> frozenset[Literal]:
-    """Literals of failures that no right answer has; a dtype is judged by itself."""
-    seen = {item for question in good for item in question}
-    new = {item for question in bad for item in question} - seen
-    return frozenset(i for i in new if i[0] != DTYPE and UNKNOWN not in str(i[1]))
+    return frozenset(q for q, row in zip(filled, rows, strict=True) if row.outcome != "yes")
 
 
 def habits_of(rows: Iterable[tuple[str, bool, bool]]) -> Habits:
     """From operator, open dimensions, and whether it worked, of every row of a pack."""
-    found = list(rows)
-    loose = [row for row in found if row[1]]
+    loose = [row for row in rows if row[1]]
     everywhere = len({op for op, *_ in loose}) >= _EVERYWHERE and not any(r[2] for r in loose)
-    failures = sum(not worked for _, _, worked in found)
     text = "the toolkit takes fixed shapes only, in every case measured" if everywhere else ""
-    return Habits(text, 2 * failures > len(found))
+    return Habits(text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -200,6 +200,11 @@ def _products() -> Iterator[Spec]:
         ),
         ("scaled", full, {"alpha": 0.5, "beta": 0.25}),
         ("bare", lambda m: [m.n(3, 4), m.n(4, 5)], {}),
+        (
+            "classifier",
+            lambda m: [m.n(1, 16), Constant(m.n(5, 16)), Constant(m.n(5))],
+            {"transB": 1},
+        ),
     )
     yield Spec("Einsum", lambda m: [m.n(2, 3, 4), m.n(2, 4, 5)], {"equation": "bij,bjk->bik"})
     yield Spec("Einsum", lambda m: [m.n(3, 4)], {"equation": "ij->ji"}, tag="transpose")
@@ -302,7 +307,7 @@ def _norms() -> Iterator[Spec]:
         ("weights", lambda m: [m.n(2, 3, 8), Constant(m.p(8))], {}),
     )
     yield from _rows("LpNormalization", lambda m: [m.n(2, 3)], ("l1", None, {"p": 1}))
-    yield Spec("LRN", _image, {"size": 3})
+    yield from _rows("LRN", _image, ("wide", lambda m: [m.n(1, 4, 16, 16)], {"size": 5}), size=3)
     yield Spec("MeanVarianceNormalization", _image, dtypes=FLOATS)
 
 
