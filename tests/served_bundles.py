@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import shutil
 import tempfile
@@ -17,6 +18,7 @@ from autoglm import api
 @functools.cache
 def _compiled(factor: float, weights: int, backend: str) -> Path:
     place = Path(tempfile.mkdtemp(prefix="autoglm-test-bundle-"))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
     build = Builder()
     x = build.input("x", ["n", 4])
     scale = np.full(weights, factor, np.float32)
