@@ -37,7 +37,8 @@ from tests.serve.mosquitto import Mosquitto
 MODEL = "mlp"
 TOPIC = f"autoglm/v1/{MODEL}/infer"
 ECHO = "echo/infer"
-RETRY_S = 3.0  # a client asks again after so long, with the same correlation data
+RETRY_S = 10.0  # a client asks again after so long, with the same correlation data
+SETTLE_S = 3.0  # in which a second answer would come
 
 
 # --- the worker processes ------------------------------------------------------------------------
@@ -299,7 +300,7 @@ def faults(requests: int, folder: Path, *, concurrency: int = 32) -> dict[str, A
         for thread in running:
             thread.join(60)
         requester.finish(120)
-        time.sleep(RETRY_S)  # a second answer would come by now
+        time.sleep(SETTLE_S)
     finally:
         requester.close()
         for worker in workers:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from serve.mosquitto import BINARY, MISSING, Mosquitto
-from serve.tiny import WEIGHTS, dense_bundle
+from served_bundles import bundle
 
 
 def ask(broker: Mosquitto, topic: str, body: object) -> dict[str, object]:
@@ -35,12 +35,12 @@ def status(broker: Mosquitto) -> str:
 
 @pytest.mark.skipif(BINARY is None, reason=MISSING)
 def test_serve_answers_over_mqtt_and_leaves_in_order(tmp_path: Path) -> None:
-    bundle = dense_bundle(tmp_path)
+    folder = bundle(tmp_path / "triple", 3.0)
     x = np.float32([[1, 2, 3, 4], [0, 0, 0, 1]])
     with Mosquitto(tmp_path) as broker:
         start = "from autoglm.cli import main; main()"
         server = subprocess.Popen(
-            [sys.executable, "-c", start, "serve", f"dense={bundle}", "--mqtt",
+            [sys.executable, "-c", start, "serve", f"triple={folder}", "--mqtt",
              f"{broker.url}?client_id=w"],
             stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
@@ -48,14 +48,14 @@ def test_serve_answers_over_mqtt_and_leaves_in_order(tmp_path: Path) -> None:
             assert server.stdout is not None
             assert server.stdout.readline().split() == ["mqtt", broker.url]
             name, version, state, *_ = server.stdout.readline().split()
-            answer = ask(broker, "dense", {"data": x.tolist(), "id": "q"})
-            named = ask(broker, f"dense/{version}", {"data": x.tolist()})
+            answer = ask(broker, "triple", {"data": x.tolist(), "id": "q"})
+            named = ask(broker, f"triple/{version}", {"data": x.tolist()})
             absent = ask(broker, "none", {"data": [[1]]})
-            uneven = ask(broker, "dense", {"data": [[1, 2]]})
+            uneven = ask(broker, "triple", {"data": [[1, 2]]})
 
-            assert (name, state) == ("dense", "ready")
+            assert (name, state) == ("triple", "ready")
             assert (answer["status_code"], answer["id"]) == (200, "q")
-            np.testing.assert_allclose(np.array(answer["result"]), x @ WEIGHTS, rtol=1e-5)
+            np.testing.assert_allclose(np.array(answer["result"]), 3 * x, rtol=1e-5)
             assert named["result"] == answer["result"]
             assert (absent["status_code"], absent["code"]) == (404, "model-not-served")
             assert uneven["status_code"] == 400

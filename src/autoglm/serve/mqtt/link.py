@@ -245,7 +245,7 @@ class Link:
 
     def _closing(self, _client: Any, _data: Any, sock: socket.socket) -> None:
         self._loop.remove_reader(sock)
-        if self._up:
+        if self._up and self._keeper is not None:
             lasted = self._loop.time() - self._since
             # A connection that is lost at once is no reason to hurry: two workers of one id would
             # throw each other out for ever.
