@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import nextafter
+from sys import float_info
 from typing import Any
 
 from autoglm import __version__
@@ -14,7 +16,12 @@ from autoglm.serve.proto.tensors import oip_name
 from autoglm.spec import TensorInfo
 from autoglm.tensor.dtype import dtype as dtype_row
 
-_MAX = {"float16": 65504.0, "float32": 3.4e38, "float64": 1.7e308}
+# The largest JSON number that does not round to infinity.
+_MAX = {
+    "float16": nextafter(65520.0, 0.0),
+    "float32": nextafter(2.0**128 - 2.0**103, 0.0),
+    "float64": float_info.max,
+}
 _ENVELOPE_FIELDS: dict[str, Any] = {
     "id": {"type": "string"},
     "timeout_ms": {"type": "number", "minimum": 0, "maximum": 86_400_000},
