@@ -28,7 +28,9 @@ def parse(body: bytes) -> dict[str, Any]:
     which `array_of` takes as well.
     """
     try:
-        if len(body) >= LARGE and (parser := _large_parser()) is not None:
+        # It tells true from 1, which NumPy does not in a list of both.
+        typed = len(body) >= LARGE or b"true" in body or b"false" in body
+        if typed and (parser := _large_parser()) is not None:
             value = _opened(parser().parse(body), kept=False)
         else:
             value = orjson.loads(body)
