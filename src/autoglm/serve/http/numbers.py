@@ -17,6 +17,7 @@ from autoglm.tensor.dtype import to_numpy
 # What does not fit is refused below, in words.
 warnings.filterwarnings("ignore", "overflow encountered in cast", RuntimeWarning, __name__)
 
+_FEW = 64
 LARGE = 32 << 10  # bytes from which the second parser pays
 _TYPES = {"float": ("d", np.float64), "int": ("i", np.int64), "uint": ("u", np.uint64)}
 _KINDS = {"float": "fiu", "int": "iu", "uint": "iu", "bool": "b"}
@@ -28,19 +29,27 @@ def parse(body: bytes) -> dict[str, Any]:
     which `array_of` takes as well.
     """
     try:
-        # It tells true from 1, which NumPy does not in a list of both.
-        typed = len(body) >= LARGE or b"true" in body or b"false" in body
-        if typed and (parser := _large_parser()) is not None:
-            value = _opened(parser().parse(body), kept=False)
-        else:
-            value = orjson.loads(body)
-    except (ValueError, RuntimeError) as error:  # nested too deep is a RuntimeError
+        value = _large(body) or orjson.loads(body)
+    except (ValueError, RecursionError) as error:
         raise InvalidRequestError(
             "The body is not JSON: {reason}.", reason=str(error)[:200]
         ) from error
     if not isinstance(value, dict):
         raise InvalidRequestError("The body must be a JSON object.")
     return value
+
+
+def _large(body: bytes) -> Any:
+    """Parsed by simdjson, which also tells true from 1; None where it is not here, not worth it, or
+    refuses (it takes no integer beyond 64 bits): then orjson has the last word.
+    """
+    typed = len(body) >= LARGE or b"true" in body or b"false" in body
+    if not typed or (parser := _large_parser()) is None:
+        return None
+    try:
+        return _opened(parser().parse(body), kept=False)
+    except (ValueError, RuntimeError):
+        return None
 
 
 @cache
@@ -56,7 +65,11 @@ def _opened(value: Any, *, kept: bool) -> Any:
     if hasattr(value, "as_dict"):
         return {k: _opened(v, kept=kept or k == "data") for k, v in value.items()}
     if hasattr(value, "as_buffer"):
-        return value if kept else [_opened(item, kept=False) for item in value]
+        if kept:
+            return value
+        # Iterating makes Python lists of what is inside; an index does not, and takes longer.
+        few = len(value) <= _FEW
+        return [_opened(value[i], kept=False) for i in range(len(value))] if few else list(value)
     return value
 
 
