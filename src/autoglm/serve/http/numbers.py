@@ -63,7 +63,9 @@ def _large_parser() -> Any:
 
 def _opened(value: Any, *, kept: bool) -> Any:
     if hasattr(value, "as_dict"):
-        return {k: _opened(v, kept=kept or k == "data") for k, v in value.items()}
+        if len(value) > _FEW:
+            return value.as_dict()
+        return {k: _opened(value[k], kept=kept or k == "data") for k in value.keys()}  # noqa: SIM118
     if hasattr(value, "as_buffer"):
         if kept:
             return value
@@ -135,9 +137,10 @@ def _from_large(name: str, data: Any, kind: str) -> Any:
 def _shape(name: str, data: Any) -> tuple[int, ...]:
     shape: list[int] = []
     level = [data]
-    while level and all(hasattr(item, "as_buffer") for item in level):
+    while level:
         size = len(level[0])
-        if any(len(item) != size for item in level) or len(shape) >= 32:
+        uneven = any(not hasattr(item, "as_buffer") or len(item) != size for item in level)
+        if uneven or len(shape) >= 32:
             raise InvalidRequestError(
                 "{name!r}: lists at one depth have different lengths, or are nested too deep.",
                 name=name,
