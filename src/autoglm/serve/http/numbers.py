@@ -48,7 +48,7 @@ def _large(body: bytes) -> Any:
         return None
     try:
         return _opened(parser().parse(body), kept=False)
-    except (ValueError, RuntimeError):
+    except (ValueError, LookupError, RuntimeError):  # an odd key cannot be looked up
         return None
 
 
