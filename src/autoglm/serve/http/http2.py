@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 MAX_STREAMS = 128
@@ -39,8 +40,6 @@ class Http2:
 
     def take(self, transport: asyncio.Transport, data: bytes) -> None:
         """Serve a connection whose first bytes were read already."""
-        from hypercorn.asyncio.tcp_server import TCPServer
-
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(limit=1 << 16, loop=loop)
         protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
@@ -53,7 +52,7 @@ class Http2:
             from autoglm.serve.http.protocol import subject_of
 
             state["certificate"] = subject_of(certificate)
-        server = TCPServer(self._app, loop, self._config, self._context, state, reader, writer)
+        server = _server()(self._app, loop, self._config, self._context, state, reader, writer)
         task = loop.create_task(_quietly(server.run))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -67,6 +66,23 @@ class Http2:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+@cache
+def _server() -> Any:
+    from hypercorn.asyncio.tcp_server import TCPServer
+    from hypercorn.events import Event, Updated
+    from hypercorn.protocol.h2 import H2Protocol
+
+    class Server(TCPServer):  # type: ignore[misc]
+        """hypercorn takes the preface for a request and stops the idle clock, for good."""
+
+        async def protocol_send(self, event: Event) -> None:
+            if isinstance(event, Updated) and not isinstance(self.protocol.protocol, H2Protocol):
+                return
+            await super().protocol_send(event)
+
+    return Server
 
 
 async def _quietly(run: Callable[[], Any]) -> None:
