@@ -78,6 +78,26 @@ def test_what_was_answered_is_not_run_again() -> None:
     play(story)
 
 
+def test_who_asks_just_as_a_run_ends_in_vain_runs_it_again() -> None:
+    async def story() -> None:
+        cache, model = Cache(), Model()
+        asking: list[asyncio.Task[Response]] = []
+
+        async def late() -> Response:
+            # Its first step comes after the end of this run, before anybody is told of that.
+            asking.append(asyncio.create_task(cache.answer(KEY, model, monotonic() + 2)))
+            raise DeadlineError("late")
+
+        with pytest.raises(DeadlineError):
+            await cache.answer(KEY, late)
+        await asking[0]
+        await cache.answer(KEY, model)
+
+        assert model.runs == 1
+
+    play(story)
+
+
 def test_nobody_can_change_anothers_answer() -> None:
     async def story() -> None:
         cache, model = Cache(), Model()

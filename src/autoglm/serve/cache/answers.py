@@ -76,8 +76,8 @@ class Cache:
                 self.stats.hits += 1
                 return shared(found)
             running = self._running.get(key)
-            if running is None:
-                break
+            if running is None or running.task.done():
+                break  # to await what has ended gives nobody else a turn, its callback neither
             try:
                 answer = await self._join(running, deadline)
             except (DeadlineError, CancelledRequestError):
@@ -88,7 +88,7 @@ class Cache:
             return answer
         task = asyncio.create_task(self._find(key, run))
         self._running[key] = running = _Running(task)
-        task.add_done_callback(lambda _: self._running.pop(key, None))
+        task.add_done_callback(lambda _: self._forget(key, running))
         return await self._join(running)
 
     async def close(self) -> None:
@@ -97,6 +97,10 @@ class Cache:
             running.task.cancel()
         if self.store is not None:
             await self.store.close()
+
+    def _forget(self, key: bytes, running: _Running) -> None:
+        if self._running.get(key) is running:
+            del self._running[key]
 
     async def _join(self, running: _Running, deadline: float | None = None) -> Response:
         running.waiters += 1
