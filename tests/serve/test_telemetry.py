@@ -7,6 +7,7 @@ import http.server
 import io
 import json
 import logging
+import socketserver
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,7 @@ from autoglm.serve.telemetry import (
 )
 from autoglm.serve.telemetry.logs import redact
 from autoglm.serve.telemetry.otlp import export_request
+from autoglm.serve.telemetry.sinks import Writer
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 BEGIN = 1_000_000_000
@@ -273,6 +275,58 @@ def test_a_collector_gets_the_same(collector: tuple[str, list[tuple[str, bytes]]
     ((path, body),) = got
     assert path == "/v1/traces"
     assert spans(body)[0]["name"] == "infer m"
+
+
+def test_a_port_that_speaks_another_protocol_costs_its_traces_only(tmp_path: Path) -> None:
+    settings_frame = bytes.fromhex("000000040000000000")  # what a gRPC port says first
+
+    class Other(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(1 << 16)
+            self.request.sendall(settings_frame)
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Other) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        path = tmp_path / "traces.json"
+        telemetry = Telemetry(TelemetryOptions(path, url, sample=1.0))
+        feed(telemetry, [finished(), finished(), finished()])
+        telemetry.close()
+        server.shutdown()
+
+    assert len(path.read_bytes().splitlines()) == 3
+
+
+def test_a_trace_that_cannot_be_made_costs_itself_only() -> None:
+    lines: list[bytes] = []
+    writer = Writer([lines.append])
+
+    writer.put(dict)
+    writer.put(lambda: {}["no such key"])
+    writer.put(dict)
+    writer.close()
+
+    assert (lines, writer.written, writer.dropped) == ([b"{}\n", b"{}\n"], 2, 1)
+
+
+def test_a_sink_that_hangs_with_a_full_queue_does_not_hold_up_the_end() -> None:
+    hanging, begun = threading.Event(), threading.Event()
+
+    def hang(line: bytes) -> None:
+        begun.set()
+        hanging.wait(60)
+
+    writer = Writer([hang])
+    writer.put(dict)
+    assert begun.wait(10)
+    while not writer.dropped:
+        writer.put(dict)
+    closing = threading.Thread(target=writer.close, args=(0.1,), daemon=True)
+    closing.start()
+    closing.join(10)
+
+    assert not closing.is_alive()
+    hanging.set()
 
 
 def test_an_endpoint_that_is_no_url_is_refused_at_the_start() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import logging
 import queue
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -39,15 +42,23 @@ class Writer:
             self.dropped += 1
 
     def close(self, timeout_s: float = 5.0) -> None:
-        """Write what waits; may be called twice."""
+        """Write what waits, for at most `timeout_s`; may be called twice."""
         thread, self._thread = self._thread, None
-        if thread is not None:
-            self._waiting.put(None)
-            thread.join(timeout_s)
+        if thread is None:
+            return
+        end = time.monotonic() + timeout_s
+        with contextlib.suppress(queue.Full):  # a sink that hangs holds nobody up for longer
+            self._waiting.put(None, timeout=timeout_s)
+        thread.join(max(end - time.monotonic(), 0.0))
 
     def _work(self) -> None:
         while (make := self._waiting.get()) is not None:
-            line = json.dumps(make(), separators=(",", ":")).encode() + b"\n"
+            try:
+                line = json.dumps(make(), separators=(",", ":")).encode() + b"\n"
+            except Exception:  # one trace less, and not every trace after it
+                _LOG.exception("a mistake of ours in a trace")
+                self.dropped += 1
+                continue
             kept = [self._give(number, sink, line) for number, sink in enumerate(self._sinks)]
             self.written += any(kept)
             self.dropped += not any(kept)
@@ -55,7 +66,7 @@ class Writer:
     def _give(self, number: int, sink: Callable[[bytes], None], line: bytes) -> bool:
         try:
             sink(line)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             if number not in self._failing:
                 # Once an outage, and without a URL: it may hold a password.
                 _LOG.warning("traces cannot be written: %s", type(error).__name__)
