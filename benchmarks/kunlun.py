@@ -89,20 +89,15 @@ def measure(path: Path) -> dict[str, Any]:
 
 def widen(folder: Path) -> int:
     """Measure, add the rows to the shipped pack, and write it."""
-    from autoglm.catalog.packs import OpVersion, read_pack, row_order, shipped
+    from autoglm.catalog.packs import read_pack, shipped, with_rows
     from autoglm.testing import measure
 
+    pack = read_pack(max(shipped("kunlun").items())[1])
+    if (here := registry.backend("kunlun").version()) != pack.version:
+        raise SystemExit(f"the shipped pack is of Paddle {pack.version}; here is {here or 'none'}")
     cases, _ = split()
     found = measure.examine("kunlun", cases, jobs=2, progress=progress)
-    pack = read_pack(max(shipped("kunlun").items())[1])
-    ops = {op: dict(versions) for op, versions in pack.ops.items()}
-    for op, versions in measure.rows_of(found).items():
-        for since, version in versions.items():
-            old = ops.setdefault(op, {}).get(since)
-            rows = {(r.key, r.outcome): r for r in (*version.rows, *(old.rows if old else ()))}
-            ordered = sorted(rows.values(), key=row_order)
-            ops[op][since] = OpVersion(version.layout, tuple(ordered))
-    print(measure.write_pack(replace(pack, ops=ops), folder))
+    print(measure.write_pack(with_rows(pack, measure.rows_of(found)), folder))
     return 0
 
 

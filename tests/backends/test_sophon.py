@@ -35,7 +35,7 @@ from autoglm.errors import (
     ExecutionError,
     InputError,
 )
-from autoglm.spec import CompileOptions, RunOptions, Verdict
+from autoglm.spec import CompileOptions, Evidence, NodeFacts, RunOptions, ValueFacts, Verdict
 from autoglm.toolchain.environment import Environment
 
 INFO = """bmodel version: B.2.2+v1.7.beta.134
@@ -318,6 +318,14 @@ def test_the_precisions_are_the_chips_not_the_vendors() -> None:
     assert newer.chip is not None
     assert newer.memory_bytes == newer.chip.memory_bytes
     assert newer.fixed_shapes
+
+
+def test_what_was_measured_on_another_chip_is_inferred() -> None:
+    value = ValueFacts("float32", (2, 3))
+    relu = NodeFacts("n", "Relu", 14, (value,), (value,))
+
+    assert Sophon().capabilities("BM1684X").support(relu).evidence is Evidence.MEASURED
+    assert Sophon().capabilities("BM1684").support(relu).evidence is Evidence.INFERRED
 
 
 def test_a_chip_of_another_vendor_is_refused() -> None:

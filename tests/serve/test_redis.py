@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from serve.mosquitto import free_port
 
 from autoglm.serve.cache import Cache, CacheOptions
 from autoglm.serve.core import Response
@@ -29,9 +30,7 @@ class Redis:
     """A real server on a free loopback port."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.url, self._folder = f"redis://127.0.0.1:{self.port}/0", folder
         self.start()
 

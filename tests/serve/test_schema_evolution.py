@@ -58,15 +58,26 @@ def edited(text: str, *edits: tuple[str, str]) -> str:
 
 
 @functools.cache
-def buf() -> str:
-    """The program, as npm brings it; skips where it cannot."""
+def _found() -> tuple[str, str]:
+    """The program as npm brings it, or why it cannot."""
     if not (npm := shutil.which("npm")):
-        pytest.skip("npm is not installed, which brings buf")
+        return "", "npm is not installed, which brings buf"
     asked = [npm, "exec", "--yes", "--package=@bufbuild/buf@^1.50", "-c", "command -v buf"]
-    done = subprocess.run(asked, capture_output=True, text=True, timeout=200, check=False)
+    try:
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=200, check=False)
+    except subprocess.TimeoutExpired:
+        return "", "npm did not bring @bufbuild/buf within 200 s"
     if done.returncode:
-        pytest.skip(f"npm does not get @bufbuild/buf: {done.stderr[-300:]}")
-    return done.stdout.strip().splitlines()[-1]
+        return "", f"npm does not get @bufbuild/buf: {done.stderr[-300:]}"
+    return done.stdout.strip().splitlines()[-1], ""
+
+
+def buf() -> str:
+    """The program; skips where there is none."""
+    path, reason = _found()
+    if reason:
+        pytest.skip(reason)
+    return path
 
 
 def breaking(folder: Path, new: str, old: str) -> subprocess.CompletedProcess[str]:

@@ -60,6 +60,7 @@ async def seen(url: str, folder: Path, *more: str) -> str:
     process = await asyncio.create_subprocess_exec(
         str(CHROMIUM),
         *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+        "--disable-dev-shm-usage",
         *quiet,
         f"--user-data-dir={folder}",
         "--virtual-time-budget=4000",

@@ -64,7 +64,10 @@ _VERBS = {
     "refused": "is refused",
 }
 # What a process died of, or made of infinities, says nothing of other numbers.
-_UNSTEADY = re.compile(r"signal SIG|Segmentation fault|crash:|timeout:|time limit|NaN or inf")
+_UNSTEADY = re.compile(
+    r"signal SIG|Segmentation fault|crash:|NaN or inf"
+    r"|timeout:|time limit|no end after|no answer within"
+)
 _FIRM = 2  # different steady rows that a refusal generalises from
 _EVERYWHERE = 20  # operators that a limit of the whole toolkit was seen with
 Literal = tuple[str, Feature]

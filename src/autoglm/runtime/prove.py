@@ -109,7 +109,7 @@ def _prove_one(search: Search, candidate: Candidate, answers: Answers, fastest_s
     # The most first: where that does not help, nothing in between will.
     if not _attempt(search, candidate, answers, most):
         return
-    if not any(_attempt(search, candidate, answers, kept) for kept in fewer):
+    if not any(_attempt(search, candidate, answers, kept) for kept in dict.fromkeys(fewer)):
         _attempt(search, candidate, answers, most)
 
 

@@ -16,6 +16,7 @@ QUANTIZE = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "int8": "INT8"}
 # Chip -> `model_deploy.py --chip` (its help text in 1.30.2), of those that make a BModel.
 TARGETS = {"BM1684": "bm1684", "BM1684X": "bm1684x", "BM1688": "bm1688", "CV186X": "cv186x"}
 _MEASURED = frozenset({"BM1684X"})
+_RAN = ("fp32", "fp16", "int8")  # models in these ran on the simulator
 
 
 def chip_of(arch: str) -> Chip:
@@ -39,7 +40,8 @@ def precisions(chip: Chip) -> Mapping[str, Support]:
 
 def _precision(chip: Chip, precision: str) -> Support:
     if precision in chip.precisions:
-        return yes(Evidence.MEASURED if chip.name in _MEASURED else Evidence.DOCUMENT)
+        ran = chip.name in _MEASURED and precision in _RAN
+        return yes(Evidence.MEASURED if ran else Evidence.DOCUMENT)
     if precision in chip.lacks or chip.precisions:
         takes = ", ".join(chip.precisions)
         reason = f"{chip.name} computes in {takes}; found {precision}"
@@ -50,8 +52,9 @@ def _precision(chip: Chip, precision: str) -> Support:
 def table(arch: str = "") -> Capabilities:
     """The table measured for BM1684X; for another chip it is inferred."""
     found = chip_of(arch)
-    pack = load_pack("sophon", version())
     measured = found.name in _MEASURED
+    evidence = Evidence.MEASURED if measured else Evidence.INFERRED
+    pack = load_pack("sophon", version(), evidence=evidence)
     return replace(
         pack,
         toolkit=pack.toolkit if measured else f"{pack.toolkit} (measured for BM1684X)",
@@ -63,5 +66,4 @@ def table(arch: str = "") -> Capabilities:
         memory_bytes=found.memory_bytes,
         chip=found,
         fixed_shapes=True,
-        evidence=pack.evidence if measured else Evidence.INFERRED,
     )

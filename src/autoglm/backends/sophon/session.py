@@ -54,6 +54,7 @@ class SimulatorSession(Closing):
             log=self._folder / "simulator.log",
             env=variables(environment, target, options.threads),
             cwd=self._folder,
+            memory_bytes=options.memory_limit_bytes,
         )
 
     def run(self, feeds: Feeds) -> dict[str, Value]:
