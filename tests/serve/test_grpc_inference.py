@@ -89,6 +89,23 @@ def test_a_stranger_s_stream_is_refused() -> None:
     assert run(scenario, SmallGateway(key="k")).code() is grpc.StatusCode.UNAUTHENTICATED
 
 
+def test_a_key_that_is_revoked_is_refused_on_a_stream_that_was_open_before() -> None:
+    async def scenario(channel, gateway, _):
+        stream = method(channel, "InferStream")(metadata=(("authorization", "Bearer k"),))
+        await stream.write(question(id="a"))
+        before = await stream.read()
+        gateway.key = "another"
+        await stream.write(question(id="b"))
+        after = await stream.read()
+        stream.cancel()
+        return before, after
+
+    before, after = run(scenario, SmallGateway(key="k"))
+
+    assert (before.id, before.error.code) == ("a", "")
+    assert (after.id, after.error.code) == ("b", "unauthenticated")
+
+
 KINDS = [k for k in vars(errors).values() if isinstance(k, type) and issubclass(k, Exception)]
 
 

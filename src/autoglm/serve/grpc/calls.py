@@ -35,14 +35,15 @@ Refusal: TypeAlias = Callable[[bytes, AutoGLMError], Any]  # -> a message
 class Call:
     """One call, or one message of a stream: its gateway, its client, its deadline."""
 
-    __slots__ = ("client", "context", "gateway", "headers")
+    __slots__ = ("client", "context", "credentials", "gateway", "headers")
 
     def __init__(self, gateway: Gateway, context: Any) -> None:
         self.gateway = gateway
         self.context = context
         metadata = context.invocation_metadata() or ()
         self.headers: dict[str, str] = {k: v for k, v in metadata if isinstance(v, str)}
-        self.client: Client = gateway.authenticate(_credentials(context, self.headers))
+        self.credentials = _credentials(context, self.headers)
+        self.client: Client = gateway.authenticate(self.credentials)
 
     def deadline(self, own: float | None = None) -> float | None:
         """The earlier of gRPC's deadline and the message's own, in time.monotonic() seconds."""
@@ -173,6 +174,8 @@ def _stopping() -> DrainingError:
 
 async def _settled(answer: Answer, refuse: Refusal, raw: bytes, call: Call) -> Any:
     try:
+        # A key may be revoked, and a token expire, while its stream is open.
+        call.client = call.gateway.authenticate(call.credentials)
         return await answer(raw, call)
     except Exception as error:
         return refuse(raw, known(error))
