@@ -9,6 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +23,8 @@ from serve.tiny import WEIGHTS, dense_bundle, running
 from autoglm.errors import ConfigError, ModelNotServedError, NotOfferedError
 from autoglm.serve.cache import CacheOptions
 from autoglm.serve.guard import GuardOptions, Limit
-from autoglm.serve.server import ServeOptions
+from autoglm.serve.pool import Pool
+from autoglm.serve.server import ServeOptions, Server, serve
 
 ROW = [1.0, 2.0, 3.0, 4.0]
 GOOD = {"model_name": "dense", "data": [ROW]}
@@ -87,6 +90,48 @@ def test_a_signal_drains_and_every_accepted_request_is_answered(
         assert lost == []
         assert answered >= 40
         assert process.wait(60) == 0
+
+
+def test_a_signal_while_models_load_ends_it(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loading = threading.Event()
+
+    async def start(self: Pool) -> None:
+        loading.set()
+        await asyncio.sleep(20)
+
+    def interrupt() -> None:
+        loading.wait(20)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Pool, "start", start)
+    threading.Thread(target=interrupt, daemon=True).start()
+    begun = time.monotonic()
+    serve(ServeOptions([str(bundle)]), lambda _: None)
+
+    assert time.monotonic() - begun < 10
+
+
+def test_a_drain_takes_no_longer_than_it_may(bundle: Path) -> None:
+    options = ServeOptions([str(bundle)], {"http": "127.0.0.1:0"}, drain_s=2.0)
+
+    async def scene() -> float:
+        async with Server(options) as server, httpx.AsyncClient(timeout=60) as peer:
+            begun = asyncio.Event()
+
+            async def hang(*_: object) -> None:
+                begun.set()
+                await asyncio.sleep(60)
+
+            server.pool.acquire = hang  # type: ignore[method-assign,assignment]
+            asking = asyncio.create_task(peer.post(f"{server.urls['http']}/v1/infer", json=GOOD))
+            await begun.wait()
+            since = time.monotonic()
+            await server.drain()
+            took = time.monotonic() - since
+            asking.cancel()
+            return took
+
+    assert 1.5 < asyncio.run(asyncio.wait_for(scene(), 60)) < 3.5
 
 
 def test_the_command_says_in_json_what_it_serves(bundle: Path) -> None:

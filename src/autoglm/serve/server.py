@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ from autoglm.serve.routes import Preloader, Routes
 from autoglm.serve.telemetry import Telemetry, TelemetryOptions, watch_batchers, watch_cache
 
 _log = logging.getLogger("autoglm.serve")
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +104,9 @@ class Server:
         """Take nothing new, and answer everything that was accepted."""
         self.gateway.state = "draining"
         seconds = self.options.drain_s
+        end = time.monotonic() + seconds
         await asyncio.gather(*(t.drain(seconds) for t in self._transports))
-        await self.gateway.idle(seconds)
+        await self.gateway.idle(max(end - time.monotonic(), 0.0))
 
     async def stop(self) -> None:
         """Close transports and engines; may be called twice."""
@@ -117,7 +120,7 @@ class Server:
             await self.gateway.cache.close()
         self.telemetry.fold()  # while the engines can still say what they ran
         await self.pool.close()
-        self.telemetry.close()
+        await asyncio.to_thread(self.telemetry.close)  # it may wait for a collector
 
     async def __aenter__(self) -> Server:
         try:
@@ -156,15 +159,22 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
 
 
 async def _serve(options: ServeOptions, announce: Callable[[Server], None]) -> None:
-    ended = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ended.set)
-    async with Server(options) as server:
-        announce(server)
-        await ended.wait()
-        task = asyncio.current_task()
-        assert task is not None
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, task.cancel)
-        await server.drain()
+    ended, task = asyncio.Event(), asyncio.current_task()
+    assert task is not None
+    _on_signal(task.cancel)  # while models load there is nothing to drain
+    try:
+        async with Server(options) as server:
+            _on_signal(ended.set)
+            announce(server)
+            await ended.wait()
+            _on_signal(task.cancel)
+            await server.drain()
+    finally:
+        # The thread of a model that is being loaded cannot be stopped; another signal ends it.
+        for number in _SIGNALS:
+            asyncio.get_running_loop().remove_signal_handler(number)
+
+
+def _on_signal(act: Callable[[], object]) -> None:
+    for number in _SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(number, act)
