@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -153,6 +154,21 @@ def test_health_models_metrics_and_route(client: httpx.Client) -> None:
     assert client.get("/v1/pool").json()["models"][0]["name"] == "dense"
 
 
+def test_a_query_of_too_many_fields_is_a_400(client: httpx.Client) -> None:
+    assert (
+        client.get("/v1/route", params=dict.fromkeys(map(str, range(65)), "1")).status_code == 400
+    )
+
+
+def test_a_content_length_of_thousands_of_zeros_is_no_mistake_of_ours(server: Server) -> None:
+    host, port = server.urls["http"].removeprefix("http://").split(":")
+    head = b"POST /v1/infer HTTP/1.1\r\nhost: a\r\ncontent-length: %s\r\n\r\n" % (b"0" * 5000)
+    with socket.create_connection((host, int(port)), 20) as peer:
+        peer.sendall(head)
+
+        assert peer.recv(12) == b"HTTP/1.1 400"
+
+
 def test_large_bodies_in_json_and_in_binary_agree(client: httpx.Client) -> None:
     big = np.random.default_rng(2).standard_normal((6000, WIDTH)).astype(np.float32)
 
@@ -272,7 +288,7 @@ def test_a_wrong_v2_tensor_is_a_400_with_triton_s_error(
     assert answer.json()["error"]
 
 
-@pytest.mark.parametrize("length", ["-1", "x", "99999999999999999999", "1"])
+@pytest.mark.parametrize("length", ["-1", "x", "99999999999999999999", "1", "0" * 5000])
 def test_a_wrong_header_length_is_a_400(server: Server, length: str) -> None:
     answer = httpx.post(
         f"{server.urls['http']}/v2/models/dense/infer",

@@ -36,7 +36,7 @@ def _parts(call: Call) -> tuple[bytes, memoryview]:
     text = call.headers.get(LENGTH)
     if text is None:
         return call.body, memoryview(b"")
-    if not text.isascii() or not text.isdigit() or int(text[:20]) > len(call.body):
+    if not text.isascii() or not text.isdigit() or len(text) > 20 or int(text) > len(call.body):
         raise InvalidRequestError(
             "Inference-Header-Content-Length must be at most the body's {size} bytes; "
             "found {found!r}.",

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from autoglm import __version__
-from autoglm.errors import DrainingError, NotOfferedError
+from autoglm.errors import DrainingError, InvalidRequestError, NotOfferedError
 from autoglm.serve.core import ModelInfo
 from autoglm.serve.gateway import LocalGateway
 from autoglm.serve.http.numbers import parse
@@ -22,6 +22,7 @@ EXTENSIONS = [
     "parameters",
 ]
 Handler = Callable[..., Awaitable[Reply]]
+_MOST_FIELDS = 64
 
 
 async def healthy(gateway: LocalGateway, call: Call) -> Reply:
@@ -220,6 +221,13 @@ async def routes(gateway: LocalGateway, call: Call) -> Reply:
         raise NotOfferedError("This server has no routing table.")
     if call.path != "/v1/route":
         gateway.permit(call.client, admin=True)
-    query = parse_qs(call.query.decode("latin-1"), keep_blank_values=True, max_num_fields=64)
+    try:
+        query = parse_qs(
+            call.query.decode("latin-1"), keep_blank_values=True, max_num_fields=_MOST_FIELDS
+        )
+    except ValueError as error:
+        raise InvalidRequestError(
+            "The query has more than {limit} fields.", limit=_MOST_FIELDS
+        ) from error
     answer = handle(gateway.routes, call.method, call.path, query, _body(call), call.client)
     return reply_json(answer)
