@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
 from serve.tiny import WEIGHTS, WIDTH, dense_bundle
 
-from autoglm.errors import DrainingError, InvalidRequestError, ModelNotServedError
+from autoglm.errors import DrainingError, ExecutionError, InvalidRequestError, ModelNotServedError
 from autoglm.serve.core import Request
 from autoglm.serve.gateway import LocalGateway
 from autoglm.serve.server import ServeOptions, Server
@@ -41,6 +42,25 @@ def test_it_answers_counts_and_names_the_version(bundle: Path) -> None:
         assert counted["inference_count"] == 2
         assert counted["inference_stats"]["success"]["count"] == 1
         assert gateway.inflight == 0
+
+    play(bundle, scene)
+
+
+def test_what_the_engine_fails_at_is_no_success(bundle: Path) -> None:
+    async def scene(gateway: LocalGateway) -> None:
+        await gateway.infer(Request("dense", {"x": X}))
+        ((*_, batcher),) = gateway.pool.batchers()
+
+        def broken(feeds: object) -> NoReturn:
+            raise RuntimeError("broken")
+
+        batcher.run = broken
+        with pytest.raises(ExecutionError):
+            await gateway.infer(Request("dense", {"x": X}))
+
+        counted = gateway.statistics(gateway.model("dense"))["inference_stats"]
+        assert (counted["success"]["count"], counted["fail"]["count"]) == (1, 1)
+        assert counted["compute_infer"]["count"] == 1
 
     play(bundle, scene)
 

@@ -149,7 +149,8 @@ async def _run(served: Served, request: Request) -> Response:
 
 def counted(info: ModelInfo, stats: Sequence[BatchStats]) -> dict[str, Any]:
     """The counters of a version's batchers, in the words of v2's statistics."""
-    requests = sum(s.requests for s in stats)
+    failed = sum(s.failed for s in stats)
+    answered = sum(s.requests for s in stats) - failed
     run_ns = int(sum(s.run_s for s in stats) * 1e9)
     return {
         "name": info.name,
@@ -157,9 +158,9 @@ def counted(info: ModelInfo, stats: Sequence[BatchStats]) -> dict[str, Any]:
         "inference_count": sum(s.rows for s in stats),
         "execution_count": sum(s.batches for s in stats),
         "inference_stats": {
-            "success": {"count": requests, "ns": run_ns},
-            "fail": {"count": sum(s.failed for s in stats), "ns": 0},
-            "compute_infer": {"count": requests, "ns": run_ns},
+            "success": {"count": answered, "ns": run_ns},
+            "fail": {"count": failed, "ns": 0},
+            "compute_infer": {"count": answered, "ns": run_ns},
         },
         "padded_rows": sum(s.padded_rows for s in stats),
         "refused": sum(s.refused for s in stats),
