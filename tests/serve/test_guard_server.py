@@ -13,7 +13,11 @@ import pytest
 from serve.certificates import self_signed
 from served_bundles import bundle
 
-from autoglm.serve.guard import GuardOptions
+from autoglm.cli.serve import serve
+from autoglm.errors import ConfigError, ForbiddenError, OverloadedError
+from autoglm.serve import server as serving
+from autoglm.serve.core import Credentials
+from autoglm.serve.guard import Guard, GuardOptions
 from autoglm.serve.options import Tls, TransportOptions
 from autoglm.serve.server import ServeOptions, Server
 
@@ -71,3 +75,58 @@ def test_a_client_certificate_is_the_same_client_over_every_wire(tmp_path: Path)
         assert seen == [("http", "localhost"), ("http", "localhost"), ("grpc", "localhost")]
 
     asyncio.run(asyncio.wait_for(story(), 120))
+
+
+TABLE = """
+admins = ["ops"]
+[subjects]
+"CN=7f3a,O=Example" = "ops"
+"CN=beef,O=Example" = "alice"
+[limits.alice]
+rate = 0.001
+burst = 2.0
+"""
+
+
+def guard_of(table: Path, monkeypatch: pytest.MonkeyPatch) -> Guard:
+    """The door of `autoglm serve --tls-client-ca … --clients TABLE`."""
+    given: list[ServeOptions] = []
+    monkeypatch.setattr(serving, "serve", lambda options, announce: given.append(options))
+    file = table.with_name("some.pem")
+    serve(["m"], tls_cert=file, tls_key=file, tls_client_ca=file, clients=table)
+    return Guard(given[0].guard)
+
+
+def test_the_table_of_clients_names_certificates_admins_and_limits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tmp_path / "clients.toml"
+    table.write_text(TABLE)
+    guard = guard_of(table, monkeypatch)
+
+    ops, alice = (
+        guard.authenticate(Credentials("http", certificate=f"CN={cn},O=Example"))
+        for cn in ("7f3a", "beef")
+    )
+    guard.permit(ops, admin=True)
+    with pytest.raises(ForbiddenError):
+        guard.permit(alice, admin=True)
+    with pytest.raises(ForbiddenError):
+        guard.authenticate(Credentials("http", certificate="CN=ops"))
+    for client in (ops, ops, ops, alice, alice):
+        guard.admit(client)
+    with pytest.raises(OverloadedError):
+        guard.admit(alice)
+
+
+def test_a_wrong_table_of_clients_is_refused_with_all_that_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tmp_path / "clients.toml"
+    table.write_text('admin = ["ops"]\n[subjects]\n"CN=a" = ""\n[limits.bob]\nrate = -1.0\n')
+
+    with pytest.raises(ConfigError) as refused:
+        guard_of(table, monkeypatch)
+
+    for key in ("admin", "subjects.CN=a", "limits.bob.rate"):
+        assert key in str(refused.value)

@@ -41,6 +41,10 @@ Jwks = Annotated[
 ]
 Issuer = Annotated[str, typer.Option("--issuer", metavar="ISS", help="Of the tokens.")]
 Audience = Annotated[str, typer.Option("--audience", metavar="AUD", help="Of the tokens.")]
+ClientsFile = Annotated[
+    Path | None,
+    typer.Option("--clients", metavar="FILE", help="Certificates' names, admins, limits."),
+]
 Rate = Annotated[float, typer.Option("--rate", min=0, help="Requests/s a client; 0 = no limit.")]
 CacheMb = Annotated[int, typer.Option("--cache-mb", min=0, help="Kept answers; 0 = none.")]
 RedisUrl = Annotated[
@@ -73,6 +77,7 @@ def serve(
     jwks: Jwks = None,
     issuer: Issuer = "",
     audience: Audience = "",
+    clients: ClientsFile = None,
     rate: Rate = 0.0,
     cache_mb: CacheMb = 0,
     redis: RedisUrl = "",
@@ -90,6 +95,7 @@ def serve(
     from autoglm.serve.batch import BatchLimits
     from autoglm.serve.cache import CacheOptions
     from autoglm.serve.guard import GuardOptions, Limit, TokenOptions
+    from autoglm.serve.guard.clients import Clients, read_clients
     from autoglm.serve.options import Tls, TransportOptions
     from autoglm.serve.server import ServeOptions
     from autoglm.serve.server import serve as run
@@ -99,11 +105,15 @@ def serve(
         raise UsageError("--tls-cert and --tls-key are given together, --tls-client-ca with them.")
     if not (bool(jwks) == bool(issuer) == bool(audience)):
         raise UsageError("--jwks, --issuer and --audience are given together.")
+    if clients and not (keys or jwks or tls_client_ca):
+        raise UsageError("--clients goes with --keys, --jwks or --tls-client-ca.")
     if redis and not cache_mb:
         raise UsageError("--redis shares the answers that --cache-mb keeps; give both.")
     tls = Tls(tls_cert, tls_key, tls_client_ca) if tls_cert and tls_key else None
     given = {"http": http, "grpc": grpc, "mqtt": mqtt}
     addresses = {name: address for name, address in given.items() if address}
+    limit = Limit(rate=rate, max_bytes=max_bytes)
+    table = read_clients(clients) if clients else Clients()
     options = ServeOptions(
         models,
         addresses or {"http": "127.0.0.1:8000"},
@@ -116,7 +126,10 @@ def serve(
             keys,
             TokenOptions(jwks, issuer, audience) if jwks else None,
             certificates=tls_client_ca is not None,
-            limit=Limit(rate=rate, max_bytes=max_bytes),
+            subjects=table.subjects,
+            admins=table.admins,
+            limit=limit,
+            limits={name: own.over(limit) for name, own in table.limits.items()},
         ),
         cache=CacheOptions(cache_mb << 20, redis=redis) if cache_mb else None,
         telemetry=TelemetryOptions(traces, otlp),

@@ -190,7 +190,7 @@ class Guard:
         except ValueError as error:
             raise ForbiddenError(
                 "The certificate of {subject} is valid, but no client here.",
-                hint="Add its subject to the server's table of subjects.",
+                hint="Add its subject to the table of --clients.",
                 subject=subject[:200],
             ) from error
 
