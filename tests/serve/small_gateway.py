@@ -52,7 +52,10 @@ class SmallGateway:
             raise ModelNotServedError("No model {name!r}.", name=name)
         return INFO
 
-    signature = model
+    async def signature(
+        self, client: Client, name: str, version: str = "", request_id: str = ""
+    ) -> ModelInfo:
+        return self.model(name, version)
 
     def ready(self) -> bool:
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -29,7 +30,7 @@ def outcome(message: wire.Message) -> str:
     """Read, convert, answer or refuse: as the transport does."""
     question = wire.read(message, prefix=PREFIX, max_bytes=4096)
     try:
-        wire.to_request(question, GATEWAY, prefix=PREFIX)
+        asyncio.run(wire.to_request(question, GATEWAY, prefix=PREFIX))
         payload, code = wire.answer(ANSWER, question.reply), "ok"
     except AutoGLMError as error:
         payload, code = wire.refusal(error, question.reply), error.code
@@ -152,7 +153,7 @@ def test_the_earlier_of_expiry_and_time_out_is_the_deadline() -> None:
 
     def deadline(question: wire.Question) -> float:
         question = wire.Question(question.message, wire.Reply("me"), question.body)
-        found = wire.to_request(question, GATEWAY, prefix=PREFIX).deadline
+        found = asyncio.run(wire.to_request(question, GATEWAY, prefix=PREFIX)).deadline
         assert found is not None
         return found
 

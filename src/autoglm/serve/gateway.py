@@ -86,9 +86,16 @@ class LocalGateway:
         """One version; ModelNotServedError names what is there."""
         return self.pool.model(name, version)
 
-    def signature(self, name: str, version: str = "") -> ModelInfo:
-        """As `model`, for each request: only inputs and outputs are up to date."""
-        return self.pool.signature(name, version)
+    async def signature(
+        self, client: Client, name: str, version: str = "", request_id: str = ""
+    ) -> ModelInfo:
+        """Inputs and outputs of the version that would answer this request of `client`; one that
+        was evicted is loaded again for it. ForbiddenError comes before anything is told.
+        """
+        self.permit(client, name)
+        if (route := self._route(client, name)) is not None:
+            name, version = route.model or name, version or route.version
+        return await self.pool.signature(name, version, client, request_id)
 
     def ready(self) -> bool:
         """True when accepting work: not starting, not draining."""
@@ -122,11 +129,16 @@ class LocalGateway:
         if self.guard is not None:
             self.guard.permit(request.client, request.model)
             self.guard.admit(request.client, nbytes(request))
-        if self.routes is None or not self.routes.table.rules:
+        route = self._route(request.client, request.model)
+        if self.routes is None or route is None:
             return await self._answer(request)
-        route = self.routes.route(request.client, request.model)
         with self.routes.admitted(route, request.client, nbytes(request)):
             return await self._answer(routed(request, route))
+
+    def _route(self, client: Client, model: str) -> Route | None:
+        if self.routes is None or not self.routes.table.rules:
+            return None
+        return self.routes.route(client, model)
 
     async def _answer(self, request: Request) -> Response:
         served = await self.pool.acquire(request.model, request.version, request.client, request.id)

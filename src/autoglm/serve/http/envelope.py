@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from autoglm.errors import InvalidRequestError
-from autoglm.serve.core import ModelInfo, Request, Response
+from autoglm.serve.core import Client, ModelInfo, Request, Response
 from autoglm.serve.gateway import LocalGateway
 from autoglm.serve.http.numbers import array_of, parse
 from autoglm.serve.http.wire import Call, Reply, dumps, field_of
@@ -18,15 +18,18 @@ _LONGEST_MS = 86_400_000
 
 async def infer(gateway: LocalGateway, call: Call) -> Reply:
     """Answer one envelope."""
+    began = time.perf_counter_ns()
     message = parse(call.body)
-    request = read_request(gateway, message)
-    request.client = call.client
+    request = await read_request(gateway, call.client, message)
+    request.marks = [("entry", began)]
     request.traceparent = call.headers.get("traceparent", "")
     response = await gateway.infer(request)
     return Reply(write_response(response))
 
 
-def read_request(gateway: LocalGateway, message: Mapping[str, Any]) -> Request:
+async def read_request(
+    gateway: LocalGateway, client: Client, message: Mapping[str, Any]
+) -> Request:
     """The envelope as the one message; fields that are not known are passed over."""
     name = field_of(message, "model_name", (str,))
     if not name:
@@ -34,7 +37,6 @@ def read_request(gateway: LocalGateway, message: Mapping[str, Any]) -> Request:
     version = str(field_of(message, "version", (str, int), ""))
     if "data" not in message:
         raise InvalidRequestError("data is missing.", hint="GET /v1/schema shows what is taken.")
-    info = gateway.signature(name, version)
     timeout = field_of(message, "timeout_ms", (int, float), 0)
     if not 0 <= timeout <= _LONGEST_MS:
         raise InvalidRequestError(
@@ -46,14 +48,18 @@ def read_request(gateway: LocalGateway, message: Mapping[str, Any]) -> Request:
     outputs = field_of(message, "outputs", (list,), ())
     if outputs and not all(isinstance(item, str) for item in outputs):
         raise InvalidRequestError("outputs: expected a list of names.")
+    request_id = field_of(message, "id", (str,), "")
+    deadline = time.monotonic() + timeout / 1000 if timeout else None
+    info = await gateway.signature(client, name, version, request_id)
     return Request(
         name,
         inputs_of(info, message["data"]),
         version,
-        id=field_of(message, "id", (str,), ""),
+        id=request_id,
         outputs=outputs,
-        deadline=time.monotonic() + timeout / 1000 if timeout else None,
+        deadline=deadline,
         priority=priority,
+        client=client,
     )
 
 

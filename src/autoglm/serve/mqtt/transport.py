@@ -149,7 +149,7 @@ class Mqtt:
             # The broker bounds QoS 1 by the receive maximum; nothing bounds QoS 0.
             if receipt is None and len(self._running) > 4 * options.receive_maximum:
                 raise OverloadedError("Too many requests with QoS 0.", retry_after_s=1)
-            request = wire.to_request(question, self._gateway, prefix=options.prefix)
+            request = await wire.to_request(question, self._gateway, prefix=options.prefix)
             payload = wire.answer(await self._gateway.infer(request), question.reply)
         except AutoGLMError as found:
             error = found

@@ -88,7 +88,7 @@ def read(message: Message, *, prefix: str, max_bytes: int) -> Question:
     return Question(message, reply, body, error)
 
 
-def to_request(question: Question, gateway: LocalGateway, *, prefix: str) -> Request:
+async def to_request(question: Question, gateway: LocalGateway, *, prefix: str) -> Request:
     """The request for the gateway; raises what is wrong with it, the peer's identity included."""
     if question.error is not None:
         raise question.error
@@ -98,8 +98,7 @@ def to_request(question: Question, gateway: LocalGateway, *, prefix: str) -> Req
     if question.reply.json:
         _fill(body, "model_name", model)
         _fill(body, "version", version)
-        request = envelope.read_request(gateway, body)
-        request.client = client
+        request = await envelope.read_request(gateway, client, body)
     else:
         request = convert.to_request(body, client)
         request.model = _agreed("model", request.model, model)

@@ -86,6 +86,7 @@ class Pool:
     ) -> Served:
         """What answers such a request now; a version that was evicted is loaded again meanwhile."""
         entry = self._resolve(model, version, client, request_id)
+        self._used(client, model)
         if entry.served is not None:
             return entry.served
         self._return(entry)
@@ -96,11 +97,14 @@ class Pool:
     ) -> Served:
         """As `served`, but waits for a version that was evicted to be loaded again."""
         entry = self._resolve(model, version, client, request_id)
-        while entry.served is None:
-            await asyncio.shield(self._return(entry))
-            if entry.served is None and entry.state != "loading":
-                raise still_loading(entry)
-        return entry.served
+        self._used(client, model)
+        return await self._there(entry)
+
+    async def signature(
+        self, model: str, version: str = "", client: Client | None = None, request_id: str = ""
+    ) -> ModelInfo:
+        """What would answer such a request, there; only inputs and outputs are up to date."""
+        return (await self._there(self._resolve(model, version, client, request_id))).info
 
     async def infer(self, request: Request) -> Outputs:
         """Answer one request by whatever version it gets."""
@@ -193,14 +197,6 @@ class Pool:
             return model.info(self._entry(name, version))
         return model.info(model.stable() or max(model.entries.values(), key=by_number))
 
-    def signature(self, name: str, version: str = "") -> ModelInfo:
-        """As `model`, cheaply: inputs and outputs only are up to date."""
-        model = self._model(name)
-        entry = self._entry(name, version) if version else model.stable()
-        if entry is None or entry.served is None:
-            return self.model(name, version)
-        return entry.served.info
-
     def details(self) -> list[dict[str, Any]]:
         """What an operator wants to know of every version, as JSON values."""
         return [details(e, self._models[e.source.name]) for e in self._entries()]
@@ -234,8 +230,6 @@ class Pool:
     def _resolve(self, name: str, version: str, client: Client | None, request_id: str) -> Entry:
         model = self._model(name)
         client = client or _NOBODY
-        if self.on_use is not None:
-            self.on_use(client, name)
         if version:
             entry = self._entry(name, version)
         elif (chosen := _canary(name, model, client, request_id)) is not None:
@@ -245,6 +239,10 @@ class Pool:
         if entry.wanted:
             return entry
         raise not_ready(entry)
+
+    def _used(self, client: Client | None, model: str) -> None:
+        if self.on_use is not None:
+            self.on_use(client or _NOBODY, model)
 
     def _model(self, name: str) -> Model:
         model = self._models.get(name)
@@ -429,6 +427,13 @@ class Pool:
         victim.reason = f"evicted to make room for {newcomer.source.name}; a request loads it again"
         self.evictions += 1
         await served.retire(_DRAIN_S)
+
+    async def _there(self, entry: Entry) -> Served:
+        while entry.served is None:
+            await asyncio.shield(self._return(entry))
+            if entry.served is None and entry.state != "loading":
+                raise still_loading(entry) if entry.wanted else not_ready(entry)
+        return entry.served
 
     def _return(self, entry: Entry) -> asyncio.Task[None]:
         """Load again what was evicted; one task, however many wait for it."""
