@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import numpy as np
 import onnx
+import pytest
 from models import Builder
 from served_bundles import bundle
 
@@ -19,6 +20,8 @@ from autoglm.diagnose.hotspots import critical_path, hotspots, read_traces
 from autoglm.serve.cache import CacheOptions
 from autoglm.serve.guard import GuardOptions
 from autoglm.serve.guard.keys import add_key
+from autoglm.serve.http import envelope, oip
+from autoglm.serve.http.numbers import parse
 from autoglm.serve.server import ServeOptions, Server
 from autoglm.serve.telemetry import STAGES, TelemetryOptions
 
@@ -170,3 +173,31 @@ def test_the_partitions_of_a_slow_request_are_spans_of_its_own(tmp_path: Path) -
         parts = sorted(trace.children[device.id], key=lambda s: s.begin)
         assert [p.name for p in parts] == ["p0 numpy", "p1 reference"]
         assert device.begin <= parts[0].begin <= parts[1].end <= device.end
+
+
+def test_reading_a_body_of_json_is_part_of_the_entry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(body: bytes) -> Any:
+        time.sleep(0.2)
+        return parse(body)
+
+    for module in (envelope, oip):
+        monkeypatch.setattr(module, "parse", slow)
+    tensor = {"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}
+
+    async def story() -> None:
+        async with (
+            server(tmp_path) as running,
+            httpx.AsyncClient(base_url=running.urls["http"]) as http,
+        ):
+            assert (await ask(http, 1)).status_code == 200
+            answer = await http.post("/v2/models/double/infer", json={"inputs": [tensor]})
+            assert answer.status_code == 200
+            running.telemetry.fold()
+            for record in running.telemetry.recent:
+                stage, begin, end = record.stages()[0]
+                assert (stage, end - begin > 150_000_000) == ("entry", True)
+            assert len(running.telemetry.recent) == 2
+
+    play(story)

@@ -22,10 +22,12 @@ _RANK = 32
 
 async def infer(gateway: Gateway, call: Call, model: str, version: str) -> Reply:
     """Answer one v2 inference request."""
+    began = time.perf_counter_ns()
     header, tail = _parts(call)
     message = parse(header)
     request = _request(message, tail, model, version)
     request.client = call.client
+    request.marks = [("entry", began)]
     request.traceparent = call.headers.get("traceparent", "")
     response = await gateway.infer(request)
     return _reply(response, _wanted(message, response))
