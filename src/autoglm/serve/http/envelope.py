@@ -19,10 +19,8 @@ _LONGEST_MS = 86_400_000
 async def infer(gateway: LocalGateway, call: Call) -> Reply:
     """Answer one envelope."""
     began = time.perf_counter_ns()
-    began = time.perf_counter_ns()
     message = parse(call.body)
     request = await read_request(gateway, call.client, message)
-    request.marks = [("entry", began)]
     request.marks = [("entry", began)]
     request.traceparent = call.headers.get("traceparent", "")
     response = await gateway.infer(request)
