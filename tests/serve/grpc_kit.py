@@ -21,6 +21,7 @@ from autoglm.serve.core import Client, Credentials, ModelInfo, Request, Response
 from autoglm.serve.grpc import Grpc
 from autoglm.spec import TensorInfo
 
+ANYBODY = Client()
 WEIGHT = np.linspace(-1, 1, 40, dtype=np.float32).reshape(4, 10)
 
 
@@ -82,10 +83,10 @@ class SmallGateway:
         if admin and client.credentials.headers.get("role") != "admin":
             raise ForbiddenError("{client} may not change the server.", client=client.name)
 
-    def models(self) -> tuple[ModelInfo, ...]:
+    def models(self, client: Client = ANYBODY) -> tuple[ModelInfo, ...]:
         return tuple(self.model(name) for name in self.states)
 
-    def model(self, name: str, version: str = "") -> ModelInfo:
+    def model(self, name: str, version: str = "", client: Client = ANYBODY) -> ModelInfo:
         if name not in self.states or version not in ("", "1"):
             raise ModelNotServedError(
                 "No model {name!r}; there are {known}.",

@@ -11,6 +11,7 @@ from autoglm.errors import DeadlineError, ModelNotServedError, UnauthenticatedEr
 from autoglm.serve.core import Client, Credentials, ModelInfo, Request, Response
 from autoglm.spec import TensorInfo
 
+ANYBODY = Client()
 INFO = ModelInfo(
     "twice",
     "1",
@@ -44,10 +45,10 @@ class SmallGateway:
             raise UnauthenticatedError("No valid key.")
         return Client(credentials.client_id or "anonymous", credentials)
 
-    def models(self) -> Sequence[ModelInfo]:
+    def models(self, client: Client = ANYBODY) -> Sequence[ModelInfo]:
         return (INFO,)
 
-    def model(self, name: str, version: str = "") -> ModelInfo:
+    def model(self, name: str, version: str = "", client: Client = ANYBODY) -> ModelInfo:
         if name != INFO.name or version not in ("", INFO.version):
             raise ModelNotServedError("No model {name!r}.", name=name)
         return INFO

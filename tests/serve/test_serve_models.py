@@ -14,6 +14,14 @@ from onnx import TensorProto, helper
 from served_bundles import bundle
 
 import autoglm
+from autoglm.errors import DrainingError, ModelNotServedError
+from autoglm.serve.core import Request
+from autoglm.serve.gateway import routed
+from autoglm.serve.guard import GuardOptions
+from autoglm.serve.guard.keys import add_key
+from autoglm.serve.pool import Pool, repository
+from autoglm.serve.routes import Route
+from autoglm.serve.routes.table import Limits
 from autoglm.serve.server import ServeOptions, Server
 
 ROW = [[1.0, 2, 3, 4]]
@@ -88,3 +96,101 @@ def test_json_is_read_as_the_model_that_its_route_names(tmp_path: Path) -> None:
                 assert (told["model_name"], told["result"]) == ("counts", [[2, 4, 6, 8]])
 
     play(options(tmp_path / "r", routes=table), scene)
+
+
+def test_a_client_learns_of_its_own_models_only(tmp_path: Path) -> None:
+    for name in ("mine", "secret"):
+        bundle(tmp_path / f"r/{name}", 2.0)
+    keys = tmp_path / "keys.json"
+    _, key = add_key(keys, "alice", models=("mine*",))
+    said = {"authorization": f"Bearer {key}"}
+
+    async def scene(server: Server, http: httpx.AsyncClient) -> None:
+        for path in ("/v1/models", "/openapi.json", "/v2/models/stats", "/v2/models/mine"):
+            reply = await http.get(path, headers=said)
+            assert reply.status_code == 200, path
+            assert "secret" not in reply.text, path
+        listed = await http.post("/v2/repository/index", headers=said, json={})
+        assert [row["name"] for row in listed.json()] == ["mine"]
+        for path in ("", "/ready", "/config", "/stats", "/versions/9"):
+            reply = await http.get(f"/v2/models/secret{path}", headers=said)
+            assert reply.status_code == 403, path
+        assert (await http.get("/metrics", headers=said)).status_code == 403
+        unknown = await http.post("/v1/infer", headers=said, json=asked("mine-2"))
+        assert unknown.status_code == 404
+        assert "secret" not in unknown.text
+        # Not even the names of its inputs.
+        wrong = await http.post("/v1/infer", headers=said, json=asked("secret", {"nope": 1}))
+        assert wrong.status_code == 403
+
+    play(options(tmp_path / "r", guard=GuardOptions(keys=keys)), scene)
+
+
+def test_a_rules_limits_hold_for_an_address_whatever_its_port(tmp_path: Path) -> None:
+    bundle(tmp_path / "r/m", 2.0)
+    table = tmp_path / "table.json"
+    table.write_text(
+        json.dumps({"rules": [{"name": "all", "limits": {"rate_per_s": 0.01, "max_bytes": 100}}]})
+    )
+
+    async def scene(server: Server, http: httpx.AsyncClient) -> None:
+        large = await http.post("/v1/infer", json=asked("m", ROW * 50))
+        assert large.status_code == 413
+        codes = []
+        for _ in range(4):
+            async with httpx.AsyncClient(base_url=server.urls["http"]) as fresh:
+                codes.append((await fresh.post("/v1/infer", json=asked("m"))).status_code)
+        assert codes[-1] == 429
+
+    play(options(tmp_path / "r", routes=table), scene)
+
+
+def test_priority_is_bounded_on_every_wire_and_the_rules_comes_first(tmp_path: Path) -> None:
+    bundle(tmp_path / "r/m", 2.0)
+    tensor = {"name": "x", "datatype": "FP32", "shape": [1, 4], "data": ROW}
+    body = {"inputs": [tensor], "parameters": {"priority": 101}}
+
+    async def scene(server: Server, http: httpx.AsyncClient) -> None:
+        for path, sent in (
+            ("/v1/infer", asked("m", priority=-101)),
+            ("/v2/models/m/infer", body),
+        ):
+            reply = await http.post(path, json=sent)
+            assert reply.status_code == 400
+            assert "priority" in reply.text
+
+    play(options(tmp_path / "r"), scene)
+    rule = Route("grpc", "m", "", -5, Limits(), "")
+    assert routed(Request("m", {}, priority=100), rule).priority == -5
+
+
+def test_two_loads_at_once_become_two_versions(tmp_path: Path) -> None:
+    for path in ("m", "new/a", "new/b"):
+        bundle(tmp_path / "r" / path, 2.0)
+
+    async def work() -> None:
+        pool = Pool(repository([str(tmp_path / "r")]))
+        await pool.start()
+        made = await asyncio.gather(*(pool.load("m", f"new/{n}") for n in "ab"))
+        assert {i.version for i in made} == {"2", "3"}
+        await pool.close()
+
+    asyncio.run(work())
+
+
+def test_what_was_unloaded_meanwhile_does_not_come_back(tmp_path: Path) -> None:
+    for name in "ab":
+        bundle(tmp_path / f"r/{name}", 1.0, weights=30_000)
+
+    async def work() -> None:
+        pool = Pool(repository([str(tmp_path / "r")]), memory_bytes=150_000)
+        await pool.start()
+        waiting = next(i.name for i in pool.models() if i.state == "unloaded")
+        unloading = asyncio.create_task(pool.unload(waiting))
+        asking = asyncio.create_task(pool.acquire(waiting))
+        _, answer = await asyncio.gather(unloading, asking, return_exceptions=True)
+        assert isinstance(answer, ModelNotServedError | DrainingError)
+        assert pool.model(waiting).state == "unloaded"
+        await pool.close()
+
+    asyncio.run(work())

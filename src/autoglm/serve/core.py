@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Protocol, TypeAlias
 
 from autoglm.spec import TensorInfo, Value
@@ -37,6 +38,10 @@ class Client:
     credentials: Credentials = Credentials("")
     models: tuple[str, ...] = ()  # patterns (*, ?) of what it may ask; () = all
     admin: bool = False  # may load, unload, and change routes
+
+    def may_use(self, model: str) -> bool:
+        """Whether one of its patterns fits."""
+        return not self.models or any(fnmatchcase(model, p) for p in self.models)
 
 
 @dataclass(slots=True)
@@ -100,11 +105,13 @@ class Gateway(Protocol):
         transport asks before `load` and `unload`, `infer` asks by itself.
         """
 
-    def models(self) -> tuple[ModelInfo, ...]:
-        """Every version known, ready or not."""
+    def models(self, client: Client = ...) -> tuple[ModelInfo, ...]:
+        """Every version known that `client` may use, ready or not; without one, all."""
 
-    def model(self, name: str, version: str = "") -> ModelInfo:
-        """One version; ModelNotServedError names what is there."""
+    def model(self, name: str, version: str = "", client: Client = ...) -> ModelInfo:
+        """One version; ForbiddenError where it is not `client`'s, ModelNotServedError names what
+        is.
+        """
 
     def statistics(self, info: ModelInfo) -> Mapping[str, Value]:
         """What this version has answered, as Triton's ModelStatistics in JSON."""

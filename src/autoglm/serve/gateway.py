@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from autoglm.errors import DrainingError, InvalidRequestError
+from autoglm.errors import DrainingError, ForbiddenError, InvalidRequestError
 from autoglm.serve.batch import BatchStats
 from autoglm.serve.cache.key import key_of
 from autoglm.serve.core import Client, Credentials, ModelInfo, Request, Response
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from autoglm.serve.pool import Pool, Served
     from autoglm.serve.routes import Route, Routes
     from autoglm.serve.telemetry import Telemetry
+
+_ANYBODY = Client()
 
 
 class LocalGateway:
@@ -78,13 +80,16 @@ class LocalGateway:
         if self.guard is not None:
             self.guard.permit(client, model, admin=admin)
 
-    def models(self) -> tuple[ModelInfo, ...]:
-        """Every version known, ready or not."""
-        return tuple(self.pool.models())
+    def models(self, client: Client = _ANYBODY) -> tuple[ModelInfo, ...]:
+        """Every version known that `client` may use, ready or not."""
+        return tuple(info for info in self.pool.models() if client.may_use(info.name))
 
-    def model(self, name: str, version: str = "") -> ModelInfo:
-        """One version; ModelNotServedError names what is there."""
-        return self.pool.model(name, version)
+    def model(self, name: str, version: str = "", client: Client = _ANYBODY) -> ModelInfo:
+        """One version; ForbiddenError where it is not `client`'s, ModelNotServedError names what
+        is.
+        """
+        self.permit(client, name)
+        return self.pool.model(name, version, client)
 
     async def signature(
         self, client: Client, name: str, version: str = "", request_id: str = ""
@@ -92,7 +97,13 @@ class LocalGateway:
         """Inputs and outputs of the version that would answer this request of `client`; one that
         was evicted is loaded again for it. ForbiddenError comes before anything is told.
         """
-        self.permit(client, name)
+        try:
+            self.permit(client, name)
+        except ForbiddenError as error:  # `infer`, which counts refusals, is not reached
+            if self.telemetry is not None:
+                refused = self.telemetry.start(Request(name, {}, client=client))
+                self.telemetry.finish(refused, error)
+            raise
         if (route := self._route(client, name)) is not None:
             name, version = route.model or name, version or route.version
         return await self.pool.signature(name, version, client, request_id)
@@ -126,6 +137,10 @@ class LocalGateway:
         return True
 
     async def _infer(self, request: Request) -> Response:
+        if not -100 <= request.priority <= 100:
+            raise InvalidRequestError(
+                "priority: allowed -100 to 100; found {found}.", found=request.priority
+            )
         if self.guard is not None:
             self.guard.permit(request.client, request.model)
             self.guard.admit(request.client, nbytes(request))
@@ -181,12 +196,12 @@ def counted(info: ModelInfo, stats: Sequence[BatchStats]) -> dict[str, Any]:
 
 
 def routed(request: Request, route: Route) -> Request:
-    """`request` as its client's route says; what the request names itself comes first."""
+    """`request` as its client's route says; only a version that it names itself comes first."""
     return replace(
         request,
         model=route.model or request.model,
         version=request.version or route.version or "",
-        priority=request.priority or route.priority,
+        priority=route.priority or request.priority,
     )
 
 

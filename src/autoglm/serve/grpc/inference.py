@@ -31,13 +31,13 @@ def refuse(raw: bytes, error: AutoGLMError) -> Any:
 async def list_models(raw: bytes, call: Call) -> Any:
     """Every version known."""
     convert.parse(raw, pb.ListModelsRequest)
-    return pb.ListModelsResponse(models=map(convert.from_model, call.gateway.models()))
+    return pb.ListModelsResponse(models=map(convert.from_model, call.gateway.models(call.client)))
 
 
 async def get_model(raw: bytes, call: Call) -> Any:
     """One version."""
     asked = convert.parse(raw, pb.GetModelRequest)
-    return convert.from_model(call.gateway.model(asked.name, asked.version))
+    return convert.from_model(call.gateway.model(asked.name, asked.version, call.client))
 
 
 UNARY = {"Infer": infer, "ListModels": list_models, "GetModel": get_model}

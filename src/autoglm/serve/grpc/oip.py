@@ -154,7 +154,7 @@ async def model_ready(raw: bytes, call: Call) -> Any:
     """Whether this version answers; a model that is not here is not ready, as Triton has it."""
     asked = convert.parse(raw, pb.ModelReadyRequest)
     try:
-        state = call.gateway.model(asked.name, asked.version).state
+        state = call.gateway.model(asked.name, asked.version, call.client).state
     except ModelNotServedError:
         state = ""
     return pb.ModelReadyResponse(ready=state == "ready" and call.gateway.ready())
@@ -168,9 +168,11 @@ async def server_metadata(raw: bytes, call: Call) -> Any:
 async def model_metadata(raw: bytes, call: Call) -> Any:
     """Inputs and outputs of one version; open dimensions are -1."""
     asked = convert.parse(raw, pb.ModelMetadataRequest)
-    info = call.gateway.model(asked.name, asked.version)
+    info = call.gateway.model(asked.name, asked.version, call.client)
     reply = pb.ModelMetadataResponse(name=info.name, platform="autoglm")
-    reply.versions.extend(i.version for i in call.gateway.models() if i.name == info.name)
+    reply.versions.extend(
+        i.version for i in call.gateway.models(call.client) if i.name == info.name
+    )
     for field, infos in ((reply.inputs, info.inputs), (reply.outputs, info.outputs)):
         for tensor in infos:
             datatype = tensors.oip_name(tensor.dtype)
@@ -181,7 +183,7 @@ async def model_metadata(raw: bytes, call: Call) -> Any:
 async def model_config(raw: bytes, call: Call) -> Any:
     """The part of Triton's ModelConfig that a client reads. Shapes are whole: max_batch_size 0."""
     asked = convert.parse(raw, pb.ModelConfigRequest)
-    info = call.gateway.model(asked.name, asked.version)
+    info = call.gateway.model(asked.name, asked.version, call.client)
     config = pb.ModelConfig(name=info.name, platform="autoglm", backend="autoglm")
     config.input.extend(_config_tensor(pb.ModelInput, tensor) for tensor in info.inputs)
     config.output.extend(_config_tensor(pb.ModelOutput, tensor) for tensor in info.outputs)
@@ -191,12 +193,12 @@ async def model_config(raw: bytes, call: Call) -> Any:
 async def model_statistics(raw: bytes, call: Call) -> Any:
     """Counts of one version, of every version of a model, or of all."""
     asked = convert.parse(raw, pb.ModelStatisticsRequest)
-    infos: Sequence[ModelInfo] = call.gateway.models()
+    infos: Sequence[ModelInfo] = call.gateway.models(call.client)
     if asked.version:
-        infos = (call.gateway.model(asked.name, asked.version),)
+        infos = (call.gateway.model(asked.name, asked.version, call.client),)
     elif asked.name:
         infos = [info for info in infos if info.name == asked.name]
-        infos = infos or (call.gateway.model(asked.name),)
+        infos = infos or (call.gateway.model(asked.name, client=call.client),)
     reply = pb.ModelStatisticsResponse()
     for info in infos:
         ParseDict(
@@ -209,7 +211,7 @@ async def repository_index(raw: bytes, call: Call) -> Any:
     """Every version known, or the ready ones."""
     asked = convert.parse(raw, pb.RepositoryIndexRequest)
     reply = pb.RepositoryIndexResponse()
-    for info in call.gateway.models():
+    for info in call.gateway.models(call.client):
         if info.state == "ready" or not asked.ready:
             state = _STATES.get(info.state, "UNAVAILABLE")
             reply.models.add(name=info.name, version=info.version, state=state, reason=info.reason)

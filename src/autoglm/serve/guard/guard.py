@@ -7,7 +7,6 @@ import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from pathlib import Path
 from time import monotonic, time
 from typing import Any
@@ -120,7 +119,7 @@ class Guard:
 
     def permit(self, client: Client, model: str = "", *, admin: bool = False) -> None:
         """ForbiddenError where this client may not use `model`, or not change the server."""
-        if client.models and model and not any(fnmatchcase(model, p) for p in client.models):
+        if model and not client.may_use(model):
             # The patterns are not shown: a client learns of its own models only.
             raise ForbiddenError(
                 "{client} may not use model {model}.",

@@ -43,8 +43,6 @@ async def read_request(
             "timeout_ms: allowed 0 to {limit}; found {found}.", limit=_LONGEST_MS, found=timeout
         )
     priority = field_of(message, "priority", (int,), 0)
-    if not -100 <= priority <= 100:
-        raise InvalidRequestError("priority: allowed -100 to 100; found {found}.", found=priority)
     outputs = field_of(message, "outputs", (list,), ())
     if outputs and not all(isinstance(item, str) for item in outputs):
         raise InvalidRequestError("outputs: expected a list of names.")

@@ -56,7 +56,7 @@ async def schema(gateway: LocalGateway, call: Call) -> Reply:
 
 async def document(gateway: LocalGateway, call: Call) -> Reply:
     """OpenAPI 3.1."""
-    infos = [info for info in gateway.models() if info.state == "ready"]
+    infos = [info for info in gateway.models(call.client) if info.state == "ready"]
     return reply_json(
         {
             "openapi": "3.1.0",

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from autoglm import __version__
-from autoglm.errors import DrainingError, InvalidRequestError, NotOfferedError
+from autoglm.errors import DrainingError, ForbiddenError, InvalidRequestError, NotOfferedError
 from autoglm.serve.core import ModelInfo
 from autoglm.serve.gateway import LocalGateway
 from autoglm.serve.http.numbers import parse
@@ -49,13 +49,13 @@ async def server(gateway: LocalGateway, call: Call) -> Reply:
 
 async def models(gateway: LocalGateway, call: Call) -> Reply:
     """Every version of every model."""
-    return reply_json({"models": [_told(info) for info in gateway.models()]})
+    return reply_json({"models": [_told(info) for info in gateway.models(call.client)]})
 
 
 async def metadata(gateway: LocalGateway, call: Call, name: str, version: str) -> Reply:
     """Names, datatypes and shapes of one model."""
-    info = gateway.model(name, version)
-    versions = [i.version for i in gateway.models() if i.name == name]
+    info = gateway.model(name, version, call.client)
+    versions = [i.version for i in gateway.models(call.client) if i.name == name]
     return reply_json(
         {
             "name": info.name,
@@ -69,7 +69,7 @@ async def metadata(gateway: LocalGateway, call: Call, name: str, version: str) -
 
 async def model_ready(gateway: LocalGateway, call: Call, name: str, version: str) -> Reply:
     """Whether this model answers."""
-    info = gateway.model(name, version)
+    info = gateway.model(name, version, call.client)
     if info.state != "ready" or not gateway.ready():
         raise DrainingError(
             "Model {model} version {version} is {state}.",
@@ -83,7 +83,7 @@ async def model_ready(gateway: LocalGateway, call: Call, name: str, version: str
 
 async def config(gateway: LocalGateway, call: Call, name: str, version: str) -> Reply:
     """The model as Triton's clients want it described."""
-    info = gateway.model(name, version)
+    info = gateway.model(name, version, call.client)
     return reply_json(
         {
             "name": info.name,
@@ -100,7 +100,7 @@ async def config(gateway: LocalGateway, call: Call, name: str, version: str) -> 
 
 async def statistics(gateway: LocalGateway, call: Call, name: str = "", version: str = "") -> Reply:
     """How often each version answered, and how long that took."""
-    infos = [gateway.model(name, version)] if name else gateway.models()
+    infos = [gateway.model(name, version, call.client)] if name else gateway.models(call.client)
     return reply_json({"model_stats": [gateway.statistics(info) for info in infos]})
 
 
@@ -109,7 +109,7 @@ async def index(gateway: LocalGateway, call: Call) -> Reply:
     only_ready = field_of(_body(call), "ready", (bool,), False)
     rows = [
         {"name": i.name, "version": i.version, "state": _state(i), "reason": i.reason}
-        for i in gateway.models()
+        for i in gateway.models(call.client)
         if not only_ready or i.state == "ready"
     ]
     return reply_json(rows)
@@ -180,6 +180,12 @@ async def metrics(gateway: LocalGateway, call: Call) -> Reply:
     """Prometheus' text, or OpenMetrics where the scraper takes it."""
     if gateway.telemetry is None:
         raise NotOfferedError("This server keeps no metrics.")
+    if call.client.models:  # they name every model
+        raise ForbiddenError(
+            "{client} may not read the metrics.",
+            hint="They name every model: use a key that is not limited to some.",
+            client=call.client.name,
+        )
     from autoglm.serve.telemetry import exposition
 
     status, headers, body = exposition(gateway.telemetry, call.headers.get("accept", ""))

@@ -124,6 +124,11 @@ class Pool:
         """
         source = await asyncio.to_thread(self._find, name, path, version)
         if canary is not None:
+            make_canary(source.version, canary)  # refused before anything is loaded
+        if path and not version:  # numbered here: another load may have taken it meanwhile
+            source = replace(source, version=self._following(name))
+        self._entry_for(source)
+        if canary is not None:
             await self._load_as_canary(source, canary)
         else:
             await self._kept(self._load(source))
@@ -190,9 +195,9 @@ class Pool:
         """Every version known, ready or not."""
         return tuple(self._models[e.source.name].info(e) for e in self._entries())
 
-    def model(self, name: str, version: str = "") -> ModelInfo:
+    def model(self, name: str, version: str = "", client: Client = _NOBODY) -> ModelInfo:
         """One version: the one named, or the newest that answers."""
-        model = self._model(name)
+        model = self._model(name, client)
         if version:
             return model.info(self._entry(name, version))
         return model.info(model.stable() or max(model.entries.values(), key=by_number))
@@ -228,8 +233,8 @@ class Pool:
     # -- which version
 
     def _resolve(self, name: str, version: str, client: Client | None, request_id: str) -> Entry:
-        model = self._model(name)
         client = client or _NOBODY
+        model = self._model(name, client)
         if version:
             entry = self._entry(name, version)
         elif (chosen := _canary(name, model, client, request_id)) is not None:
@@ -244,11 +249,13 @@ class Pool:
         if self.on_use is not None:
             self.on_use(client or _NOBODY, model)
 
-    def _model(self, name: str) -> Model:
+    def _model(self, name: str, client: Client = _NOBODY) -> Model:
         model = self._models.get(name)
         if model is None:
             known = [
-                n for n, m in self._models.items() if any(e.wanted for e in m.entries.values())
+                n
+                for n, m in self._models.items()
+                if client.may_use(n) and any(e.wanted for e in m.entries.values())
             ]
             raise ModelNotServedError(
                 "No model {model!r} is served here; served: {known}.",
@@ -270,8 +277,7 @@ class Pool:
     def _find(self, name: str, path: str, version: str) -> Source:
         known = self._models.get(name, Model()).entries
         if path:
-            following = str(max(map(int, known), default=0) + 1)
-            return self.repository.inside(name, path, version or following)
+            return self.repository.inside(name, path, version or "1")
         there = (*(e.source for e in known.values()), *self.repository.named(name))
         sources = {s.version: s for s in there}
         if not sources:
@@ -289,8 +295,10 @@ class Pool:
             )
         return sources[version]
 
+    def _following(self, name: str) -> str:
+        return str(max(map(int, self._models.get(name, Model()).entries), default=0) + 1)
+
     async def _load_as_canary(self, source: Source, percent: float) -> None:
-        make_canary(source.version, percent)  # refused before anything is loaded
         model = self._models.setdefault(source.name, Model())
         before = model.canary
         model.canary = make_canary(source.version, percent)
@@ -305,13 +313,16 @@ class Pool:
     async def _load(self, source: Source, *, evict: bool = True) -> None:
         entry = self._entry_for(source)
         async with self._loading:
-            entry.state = "ready" if entry.served else "loading"
-            try:
-                entry.memory_bytes, loaded = await self._open(source, entry, evict)
-            except AutoGLMError as error:
-                self._failed(entry, error)
-                raise
-            self._admit(entry, source, loaded)
+            await self._load_into(entry, source, evict)
+
+    async def _load_into(self, entry: Entry, source: Source, evict: bool) -> None:
+        entry.state = "ready" if entry.served else "loading"
+        try:
+            entry.memory_bytes, loaded = await self._open(source, entry, evict)
+        except AutoGLMError as error:
+            self._failed(entry, error)
+            raise
+        self._admit(entry, source, loaded)
 
     async def _open(self, source: Source, entry: Entry, evict: bool) -> tuple[int, Loaded]:
         try:
@@ -443,8 +454,9 @@ class Pool:
 
     async def _reload(self, entry: Entry) -> None:
         with contextlib.suppress(AutoGLMError):  # the reason is the entry's
-            if entry.served is None:
-                await self._load(entry.source)
+            async with self._loading:
+                if entry.served is None and entry.wanted:  # it may be unloaded meanwhile
+                    await self._load_into(entry, entry.source, True)
 
     async def _kept(self, work: Any) -> None:
         """Await `work`, which goes on where the caller does not."""

@@ -14,6 +14,7 @@ from autoglm.errors import OverloadedError
 from autoglm.serve.core import Client
 from autoglm.serve.guard.limits import Limit
 from autoglm.serve.guard.limits import Limits as Buckets
+from autoglm.serve.guard.names import host_of
 from autoglm.serve.routes.table import Limits
 
 _RETRY_S = 0.1
@@ -63,7 +64,11 @@ class Usage:
 def _key(client: Client) -> str:
     """Clients without a name are told apart by what the transport saw of them."""
     seen = client.credentials
-    return f"{client.name}\0{seen.client_id or seen.address}" if _unnamed(client) else client.name
+    return (
+        f"{client.name}\0{seen.client_id or host_of(seen.address)}"
+        if _unnamed(client)
+        else client.name
+    )
 
 
 def _unnamed(client: Client) -> bool:
