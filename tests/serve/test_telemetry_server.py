@@ -98,6 +98,7 @@ def test_the_advice_taken_the_figure_falls(tmp_path: Path) -> None:
 
 def test_refusals_are_counted_by_their_code(tmp_path: Path) -> None:
     _, key = add_key(tmp_path / "keys.json", "alice", models=("other",))
+    _, scraper = add_key(tmp_path / "keys.json", "prometheus")
 
     async def story() -> None:
         guard = GuardOptions(keys=tmp_path / "keys.json")
@@ -107,7 +108,7 @@ def test_refusals_are_counted_by_their_code(tmp_path: Path) -> None:
         ):
             nobody = await ask(http, 1)
             stranger = await ask(http, 1, authorization=f"Bearer {key}")
-            metrics = await http.get("/metrics", headers={"authorization": f"Bearer {key}"})
+            metrics = await http.get("/metrics", headers={"authorization": f"Bearer {scraper}"})
 
         assert (nobody.status_code, stranger.status_code) == (401, 403)
         assert 'code="forbidden"' in metrics.text
