@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -20,6 +22,7 @@ from autoglm.errors import (
 )
 from autoglm.serve.batch import Batcher, BatchLimits
 from autoglm.serve.core import Client, ModelInfo, Request
+from autoglm.serve.rows import rows_are_independent
 from autoglm.spec import Dim, TensorInfo
 
 
@@ -314,5 +317,76 @@ def test_marks_tell_the_stages_in_order() -> None:
 
         assert [mark[0] for mark in marks] == ["queue", "batch", "device", "reply"]
         assert [mark[1] for mark in marks] == sorted(mark[1] for mark in marks)
+
+    play(scene)
+
+
+@pytest.mark.parametrize("shape", [("boxes", 2), ("n", "n")])
+def test_outputs_whose_axes_are_no_rows_are_never_joined(shape: tuple[Dim, ...]) -> None:
+    async def scene() -> None:
+        engine = Engine()
+        output = (TensorInfo("y", "float32", shape),)
+        batcher = Batcher(engine, ModelInfo("m", "1", info().inputs, output, "ready"))
+        await batcher.submit(request(0))
+
+        await asyncio.gather(*(batcher.submit(request(i)) for i in range(4)))
+
+        assert engine.rows == [1] * 5
+
+    play(scene)
+
+
+@pytest.mark.parametrize("first", ["n", None, 8])
+def test_rows_that_influence_each_other_are_found_out(first: Dim) -> None:
+    def centred(feeds: Mapping[str, Any]) -> dict[str, Any]:
+        return {"y": feeds["x"] - feeds["x"].mean(0)}
+
+    feeds = [{"x": np.random.default_rng(i).random((1, 2), np.float32)} for i in (1, 2)]
+
+    assert rows_are_independent(info(first, first), Engine(), feeds)
+    assert rows_are_independent(info(first, first), Engine(), feeds[:1])
+    assert not rows_are_independent(info(first, first), centred, feeds)
+
+
+def test_a_model_found_out_runs_one_request_at_a_time() -> None:
+    async def scene() -> None:
+        engine = Engine()
+        batcher = Batcher(engine, info(), BatchLimits(buckets=(4,)), joins=False)
+
+        await asyncio.gather(*(batcher.submit(request(i)) for i in range(3)))
+
+        assert engine.rows == [1, 1, 1]
+
+    play(scene)
+
+
+def test_a_crowd_before_a_model_of_a_fixed_batch_fills_each_run() -> None:
+    async def scene() -> None:
+        engine = Engine()
+        batcher = Batcher(engine, info(8, 8))
+
+        await asyncio.gather(*(batcher.submit(request(i)) for i in range(64)))
+
+        assert engine.rows == [8] * 8
+
+    play(scene)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_cancelled_request_is_not_kept_until_its_deadline(full: bool) -> None:
+    async def scene() -> None:
+        batcher = Batcher(Engine(), info(), BatchLimits(max_queue_rows=1))
+        late = time.monotonic() + 3600
+        gone = batcher.submit(request(7, deadline=late))
+        left = weakref.ref(gone)
+        gone.cancel()
+        if full:
+            await batcher.submit(request(1))
+        else:
+            await asyncio.sleep(0.01)
+        del gone
+        gc.collect()
+
+        assert left() is None
 
     play(scene)

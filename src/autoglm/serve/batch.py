@@ -64,6 +64,11 @@ class _Item:
         self.key = key
         self.timer: asyncio.TimerHandle | None = None
 
+    def forget(self) -> None:
+        """Nobody waits for it: its timer would keep it until the deadline."""
+        if self.timer is not None:
+            self.timer.cancel()
+
 
 class _Batch:
     """Requests that run together, and what became of them; times are perf_counter_ns()."""
@@ -111,6 +116,7 @@ class _Lanes:
                 while lane:
                     item = lane[0]
                     if item.future.done():
+                        item.forget()
                         lane.popleft()
                         self.rows -= item.rows
                         dropped += 1
@@ -139,7 +145,12 @@ class _Lanes:
         dead = 0
         for level in self.lanes.values():
             for client, lane in level.items():
-                live = deque(item for item in lane if not item.future.done())
+                live = deque[_Item]()
+                for item in lane:
+                    if item.future.done():
+                        item.forget()
+                    else:
+                        live.append(item)
                 dead += len(lane) - len(live)
                 level[client] = live
         self.rows = sum(i.rows for v in self.lanes.values() for lane in v.values() for i in lane)
@@ -149,7 +160,9 @@ class _Lanes:
 class Batcher:
     """The queue in front of one engine. All methods but the engine's run belong to the loop."""
 
-    def __init__(self, run: Run, info: ModelInfo, limits: BatchLimits | None = None) -> None:
+    def __init__(
+        self, run: Run, info: ModelInfo, limits: BatchLimits | None = None, *, joins: bool = True
+    ) -> None:
         self.run = run
         self.info = info
         self.limits = limits or BatchLimits()
@@ -159,6 +172,8 @@ class Batcher:
         self._times: dict[int, float] = {}
         self._offloaded = 0
         self._batching: Batching = batching_of(info)
+        if not joins:
+            self._batching = replace(self._batching, joins=False, fixed=0)
         self._lanes = _Lanes()
         self._busy = False
         self._scheduled = False
@@ -245,7 +260,8 @@ class Batcher:
     def _flush(self) -> None:
         self._scheduled = False
         limits = self.limits
-        items, dropped = self._lanes.take(limits.max_batch_rows, not self._batching.joins)
+        most = self._batching.fixed or limits.max_batch_rows
+        items, dropped = self._lanes.take(most, not self._batching.joins)
         self.stats.dropped += dropped
         if not items:
             return
@@ -289,7 +305,8 @@ class Batcher:
         """One run for all of them."""
         items = batch.items
         try:
-            if len(items) == 1 and not self._batching.pads and not self.limits.buckets:
+            pads = self._batching.pads or self.limits.buckets
+            if not self._batching.joins or (len(items) == 1 and not pads):
                 batch.answers = [self._timed(batch, items[0].feeds, items[0].rows, 0)]
             else:
                 batch.answers = self._together(batch)

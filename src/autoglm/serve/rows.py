@@ -1,11 +1,12 @@
 """Rows of requests: whether a model takes several at once, joining them, and giving each its own.
 
-The first axis of every tensor is the batch where the model leaves it open in all its inputs.
+The first axis of every tensor is the batch where the model leaves it open in all its inputs, and
+no output calls its own first axis otherwise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,8 +47,74 @@ def batching_of(info: ModelInfo) -> Batching:
         return Batching(info.inputs, (), fixed > 1, fixed if fixed > 1 else 0)
     # Two names for the first axis are two axes; no name at all may be the same one.
     open_ = tensors and bool(firsts) and (len(firsts) == 1 or not any(firsts - {None}))
-    joins = open_ and not any(isinstance(size, int) for size in outputs)
+    joins = bool(open_) and _rows_stay_apart(info, first)
     return Batching(info.inputs, _fast(info.inputs) if joins else (), joins)
+
+
+def _rows_stay_apart(info: ModelInfo, first: str | None) -> bool:
+    """Whether the names of the axes allow that each output row belongs to one input row."""
+    for output in info.outputs:
+        size = (output.shape or ("",))[0]
+        # Such as [boxes, 7]: their number may be that of the rows by chance.
+        if isinstance(size, int) or (size and size != first):
+            return False
+    later = {size for t in (*info.inputs, *info.outputs) for size in (t.shape or ())[1:]}
+    return not first or first not in later
+
+
+def rows_are_independent(
+    info: ModelInfo, run: Callable[[Feeds], Mapping[str, Value]], feeds: Sequence[Feeds]
+) -> bool:
+    """Run two rows of `feeds` alone and together: whether each gets the same answer, but for the
+    noise of its precision. False as well where the model fails at it.
+    """
+    batching = batching_of(info)
+    if not batching.joins:
+        return False
+    try:
+        pair = _different_rows(feeds)
+        if not pair:
+            return False  # equal rows prove nothing
+        fixed = batching.fixed
+        alone = [run(join([one], max(fixed - 1, 0))) for one in pair]
+        singles = [split(outputs, [1], fixed or 1) for outputs in alone]
+        parts = split(run(join(pair, max(fixed - 2, 0))), [1, 1], fixed or 2)
+    except Exception:  # an engine may raise anything; this one then runs request by request
+        return False
+    if parts is None:
+        return False
+    return all(
+        single is not None and all(_alike(single[0][name], part[name]) for name in part)
+        for single, part in zip(singles, parts, strict=True)
+    )
+
+
+def _different_rows(feeds: Sequence[Feeds]) -> list[Feeds]:
+    first = _row(feeds[-1], 0)
+    halved = {n: v * v.dtype.type(0.5) if v.dtype.kind == "f" else v for n, v in first.items()}
+    for other in (*(_row(f, -1) for f in reversed(feeds)), halved):
+        fits = all(v.shape == first[n].shape for n, v in other.items())
+        if fits and any(not np.array_equal(v, first[n]) for n, v in other.items()):
+            return [first, other]
+    return []
+
+
+def _row(feeds: Feeds, index: int) -> dict[str, np.ndarray]:
+    return {n: v[index:][:1] for n, v in feeds.items() if isinstance(v, np.ndarray)}
+
+
+def _alike(one: Value, other: Value) -> bool:
+    if not isinstance(one, np.ndarray) or not isinstance(other, np.ndarray):
+        return False
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    if one.dtype.kind in "biuOSUM":
+        return np.array_equal(one, other)
+    wide = np.complex128 if one.dtype.kind == "c" else np.float64
+    noise = 1e-4 if one.dtype.itemsize >= 4 else 2e-2
+    a, b = one.astype(wide), other.astype(wide)
+    largest = float(np.abs(a[np.isfinite(a)]).max(initial=0.0))
+    return np.allclose(a, b, rtol=noise, atol=noise * largest, equal_nan=True)
 
 
 def _fast(inputs: Sequence[TensorInfo]) -> tuple[tuple[str, Any, tuple[int, ...]], ...]:

@@ -46,6 +46,7 @@ class Engine:
     def __init__(self, name: str, session: Runs, sample: Feeds, *, restarts: bool = False) -> None:
         self.name = name
         self.restarts = restarts  # it comes back by itself when its process died
+        self.joins = True  # its rows do not influence each other
         self.waiting_rows = 0  # accepted and not answered
         self.row_s = 0.0  # moving average
         self.best_row_s = float("inf")

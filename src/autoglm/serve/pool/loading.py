@@ -10,8 +10,10 @@ from pathlib import Path
 
 from autoglm.bundle.manifest import Bundle, read_bundle
 from autoglm.errors import BundleError
+from autoglm.serve.core import ModelInfo
 from autoglm.serve.pool.engine import Engine, Runs
 from autoglm.serve.pool.repository import EngineSource, Source
+from autoglm.serve.rows import rows_are_independent
 from autoglm.spec import TensorInfo
 
 _WARM_RUNS = 3
@@ -44,10 +46,11 @@ def load(source: Source) -> Loaded:
     started, before = time.monotonic(), resident_bytes()
     bundles = [read_bundle(e.folder, verify="hash") for e in source.engines]
     _require_same(source, bundles)
+    info = ModelInfo(source.name, source.version, bundles[0].inputs, bundles[0].outputs, "loading")
     engines: list[Engine] = []
     try:
         for place in source.engines:
-            engines.append(_open(place, bundles[0].inputs, source.warmup, len(engines)))
+            engines.append(_open(place, info, source.warmup, len(engines)))
     except BaseException:
         for engine in engines:
             engine.close()
@@ -62,23 +65,23 @@ def load(source: Source) -> Loaded:
     )
 
 
-def _open(place: EngineSource, inputs: tuple[TensorInfo, ...], warmup: str, index: int) -> Engine:
-    engine = _warm(place, inputs, warmup, index)
+def _open(place: EngineSource, info: ModelInfo, warmup: str, index: int) -> Engine:
+    engine = _warm(place, info, warmup, index)
     if place.options.threads or engine.best_row_s > _ONE_THREAD_BELOW_S:
         return engine
     # Between runs so short, an engine's threads spin for longer than they work.
     engine.close()
     one = place.options.model_copy(update={"threads": 1})
-    return _warm(replace(place, options=one), inputs, warmup, index)
+    return _warm(replace(place, options=one), info, warmup, index)
 
 
-def _warm(place: EngineSource, inputs: tuple[TensorInfo, ...], warmup: str, index: int) -> Engine:
+def _warm(place: EngineSource, info: ModelInfo, warmup: str, index: int) -> Engine:
     from autoglm.config import merge
     from autoglm.runtime.samples import make_samplings
 
     session, names = _session(place)
     try:
-        feeds = make_samplings(inputs, merge(inputs=warmup or None), session.run).proof
+        feeds = make_samplings(info.inputs, merge(inputs=warmup or None), session.run).proof
         # The first feed is the probe's question as well: the smallest sizes.
         engine = Engine(
             f"{index}:{'+'.join(names)}", session, feeds[0], restarts=place.options.process
@@ -86,6 +89,7 @@ def _warm(place: EngineSource, inputs: tuple[TensorInfo, ...], warmup: str, inde
         for _ in range(_WARM_RUNS):
             for feed in feeds:
                 engine.run(feed)
+        engine.joins = rows_are_independent(info, session.run, feeds)
     except BaseException:
         session.close()
         raise
