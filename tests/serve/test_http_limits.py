@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import h2.connection
+import h2.events
 import httpx
 import numpy as np
 import pytest
@@ -101,12 +103,29 @@ def test_a_head_in_drops_is_no_excuse(server: Server) -> None:
         assert everything(peer)[:12] in (b"HTTP/1.1 408", b"")
 
 
-def test_a_body_that_does_not_come_is_a_408(server: Server) -> None:
+@pytest.mark.parametrize("begun", [b"{", b""])
+def test_a_body_that_does_not_come_is_a_408(server: Server, begun: bytes) -> None:
     with connect(server) as peer:
-        peer.sendall(head("content-length: 100") + b"{")
+        peer.sendall(head("content-length: 100") + begun)
         answer = peer.recv(65536)
         assert answer.startswith(b"HTTP/1.1 408 ")
         assert b'"status_code":408' in answer + everything(peer)
+
+
+def test_a_stream_without_its_body_is_a_408(server: Server) -> None:
+    link = h2.connection.H2Connection()
+    link.initiate_connection()
+    link.send_headers(
+        1, [(":method", "GET"), (":path", "/healthz"), (":scheme", "http"), (":authority", "x")]
+    )
+    with connect(server) as peer:
+        peer.sendall(link.data_to_send())
+        status = ""
+        while not status and (data := peer.recv(65536)):
+            for event in link.receive_data(data):
+                if isinstance(event, h2.events.ResponseReceived):
+                    status = dict(event.headers)[b":status"].decode()
+    assert status == "408"
 
 
 def test_a_body_announced_too_long_is_a_413_before_it_is_sent(server: Server) -> None:
@@ -216,8 +235,6 @@ async def until(condition: Any) -> None:
 
 
 def test_rapid_resets_of_streams_leave_nothing_behind(server: Server) -> None:
-    import h2.connection
-
     with connect(server) as peer:
         link = h2.connection.H2Connection()
         link.initiate_connection()

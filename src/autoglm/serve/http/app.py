@@ -81,31 +81,9 @@ class App:
         # Python reads no number of thousands of digits; the parsers let only zeros be so many.
         if length is not None and (size := int(length[-20:])) > self.max_bytes:
             raise self._too_large(size)
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise _GoneError
-        body: bytes = message.get("body", b"")
-        if message.get("more_body"):
-            body = await self._rest(body, receive)
-        elif len(body) > self.max_bytes:
-            raise self._too_large(len(body))
-        if json and body:
-            _require_type(headers)
-        return body
-
-    async def _rest(self, first: bytes, receive: Receive) -> bytes:
-        whole = bytearray(first)
         try:
             async with asyncio.timeout(self.body_timeout_s):
-                while True:
-                    if len(whole) > self.max_bytes:
-                        raise self._too_large(len(whole))
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise _GoneError
-                    whole += message.get("body", b"")
-                    if not message.get("more_body"):
-                        return bytes(whole)
+                body = await self._read(receive)
         except TimeoutError as error:
             raise HttpError(
                 408,
@@ -113,6 +91,24 @@ class App:
                 seconds=self.body_timeout_s,
                 close=True,
             ) from error
+        if json and body:
+            _require_type(headers)
+        return body
+
+    async def _read(self, receive: Receive) -> bytes:
+        parts: list[bytes] = []
+        size, more = 0, True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise _GoneError
+            part: bytes = message.get("body", b"")
+            parts.append(part)
+            size += len(part)
+            if size > self.max_bytes:
+                raise self._too_large(size)
+            more = message.get("more_body", False)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _too_large(self, size: int) -> TooLargeError:
         return TooLargeError(

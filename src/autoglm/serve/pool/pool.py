@@ -362,9 +362,7 @@ class Pool:
             digest=loaded.digest,
             engines=tuple(e.name for e in loaded.engines),
         )
-        batchers = [
-            Batcher(e.run, info, self._limits_of(e), joins=e.joins) for e in loaded.engines
-        ]
+        batchers = [Batcher(e.run, info, self._limits_of(e), joins=e.joins) for e in loaded.engines]
         old, entry.served = entry.served, Served(info, loaded.engines, batchers, self.infer)
         entry.source, entry.state, entry.reason, entry.wanted = source, "ready", "", True
         entry.resident_bytes, entry.load_s = loaded.resident_bytes, loaded.seconds
