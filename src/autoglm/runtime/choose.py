@@ -27,6 +27,8 @@ _ACCURACY_HINT = (
 )
 # How much slower than the best a candidate may be to stay in after one call, and after a few.
 _FIRST_LOOK, _SECOND_LOOK = 3.0, 1.25
+# An engine's threads go on spinning for a while after a run, and slow the next engine's.
+_GAP_S = 0.02
 
 
 def choose(search: Search) -> tuple[Candidate, list[Measurement]]:
@@ -59,12 +61,12 @@ def choose(search: Search) -> tuple[Candidate, list[Measurement]]:
 
 def _time(pool: Sequence[Candidate], feed: Feeds) -> None:
     calls = {str(id(c)): _call(c, feed) for c in pool}
-    found = interleave(calls, budget_s=0.0, least=1)
+    found = interleave(calls, budget_s=0.0, least=2, gap_s=_GAP_S)
     for limit, budget_s, least in ((_FIRST_LOOK, 0.6, 3), (_SECOND_LOOK, 3.0, 7)):
         best = min(s.estimate for s in found.values())
         calls = {n: c for n, c in calls.items() if found[n].estimate <= best * limit}
         if len(calls) > 1:
-            found |= interleave(calls, budget_s=budget_s, least=least, seed=least)
+            found |= interleave(calls, budget_s=budget_s, least=least, gap_s=_GAP_S, seed=least)
     for candidate in pool:
         candidate.samples = found[str(id(candidate))]
 
