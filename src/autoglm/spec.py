@@ -327,6 +327,7 @@ class RunOptions:
     threads: int = 0
     memory_limit_bytes: int = 0  # address space of each program that runs it; 0 = no limit
     profile: bool = False
+    alternates: bool = False  # with other engines in this process: no thread may spin after a run
     settings: Mapping[str, str] = field(default_factory=dict)
 
 

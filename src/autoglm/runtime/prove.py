@@ -169,7 +169,7 @@ def _build_one(search: Search, candidate: Candidate, answers: Answers, fastest_s
         place,
         search.loaded.inputs,
         search.loaded.outputs,
-        run_options(config),
+        replace(run_options(config), alternates=True),
     )
     started = time.perf_counter()
     candidate.session.run(samplings.proof[0])

@@ -27,6 +27,8 @@ _LEVELS = {
 }
 # The default (4) multiplies int4 weights with int8 activations: off by 0.016. 1 keeps float32.
 EXACT = {"session.qdq_matmulnbits_accuracy_level": "1"}
+# Its threads spin for tens of ms after a run, and so slow whatever runs next.
+QUIET = {"session.force_spinning_stop": "1"}
 FOLDED = {"optimization.disable_specified_optimizers": "MatMulAddFusion"}
 _SILENT = 4
 
@@ -37,7 +39,7 @@ def session_options(
     """The engine's options: silent, with exactly these threads, optimised fully or not at all.
 
     Spinning is left as the engine has it (on): it is the fastest for one stream of calls. Who
-    alternates engines in one process passes `session.force_spinning_stop`.
+    alternates engines in one process adds `QUIET`.
     """
     import onnxruntime as ort
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autoglm.backends.onnxruntime.options import reason, require_engine, session_options
+from autoglm.backends.onnxruntime.options import QUIET, reason, require_engine, session_options
 from autoglm.backends.onnxruntime.probe import cpu_identity
 from autoglm.errors import BackendUnavailableError, BundleError, ExecutionError
 from autoglm.spec import Artifact, Closing, Feeds, RunOptions, TensorInfo, Value
@@ -30,7 +30,8 @@ def open_session(artifact: Artifact, folder: Path, options: RunOptions) -> OrtSe
             expected=made_for,
             found=cpu_identity(),
         )
-    settings = {**artifact.meta.get("settings", {}), **options.settings}
+    quiet = QUIET if options.alternates else {}
+    settings = {**quiet, **artifact.meta.get("settings", {}), **options.settings}
     threads = options.threads or int(artifact.meta.get("threads", 0))
     raw = session_options(settings, threads=threads, optimize=bool(artifact.meta.get("optimize")))
     profiles = profile_folder(raw) if options.profile else None
