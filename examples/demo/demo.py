@@ -51,6 +51,7 @@ def main() -> int:
         f"\nInspect it:  .venv/bin/autoglm inspect {BUNDLE} --verify"
         f"\nRun it:      .venv/bin/autoglm run {BUNDLE} --random"
         f"\nTime it:     .venv/bin/autoglm bench {BUNDLE}"
+        f"\nServe it:    .venv/bin/pip install -e '.[serve]' && .venv/bin/autoglm serve {BUNDLE}"
         f"\nAs a page:   .venv/bin/autoglm check {folder} --report report.html"
     )
     return 0
