@@ -6,8 +6,8 @@ AutoGLMError
 ├── BundleError              ├── CommunicatorError
 ├── BackendError ── BackendNotFoundError, BackendUnavailableError, CompileError, ExecutionError
 └── ServeError ── InvalidRequestError, UnauthenticatedError, ForbiddenError, ModelNotServedError,
-                 TooLargeError, OverloadedError, CancelledRequestError, NotOfferedError,
-                 DrainingError, DeadlineError
+                 TooLargeError, UnsupportedTypeError, OverloadedError, CancelledRequestError,
+                 NotOfferedError, DrainingError, DeadlineError
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ TABLE: dict[str, Row] = {
     "forbidden": Row(77, 403, "PERMISSION_DENIED"),
     "model-not-served": Row(66, 404, "NOT_FOUND"),
     "too-large": Row(64, 413, "RESOURCE_EXHAUSTED"),
+    "unsupported-type": Row(64, 415, "UNIMPLEMENTED"),
     "overloaded": Row(75, 429, "RESOURCE_EXHAUSTED"),
     "cancelled": Row(75, 499, "CANCELLED"),
     "not-offered": Row(69, 501, "UNIMPLEMENTED"),
@@ -216,6 +217,12 @@ class TooLargeError(ServeError):
     """The request is over a size limit; `facts` name it."""
 
     code = "too-large"
+
+
+class UnsupportedTypeError(ServeError):
+    """The request is in a form, or compressed in a way, that is not read here."""
+
+    code = "unsupported-type"
 
 
 class CancelledRequestError(ServeError):

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from autoglm.errors import InvalidRequestError
+from autoglm.errors import InputError, InvalidRequestError
 from autoglm.serve.core import ModelInfo
 from autoglm.spec import Dim, Feeds, TensorInfo, Value
 from autoglm.tensor.dtype import is_native, to_numpy
@@ -128,7 +128,9 @@ def _fast(inputs: Sequence[TensorInfo]) -> tuple[tuple[str, Any, tuple[int, ...]
 
 
 def check_shapes(batching: Batching, feeds: Feeds) -> tuple[int, Hashable]:
-    """Rows of a request, and the key that requests of one batch share. Raises InputError."""
+    """Rows of a request, and the key that requests of one batch share. Raises
+    InvalidRequestError.
+    """
     fast = batching.fast
     if fast and len(feeds) == len(fast):
         rows = -1
@@ -151,7 +153,7 @@ def _check_slowly(batching: Batching, feeds: Feeds) -> tuple[int, Hashable]:
     declared = batching.inputs
     if fixed:
         declared = tuple(_open(info) for info in declared)
-    checked = check_feeds(declared, feeds)
+    checked = _checked(declared, feeds)
     if not batching.joins:
         return 1, None
     rows = {array.shape[0] for array in checked.values()}
@@ -162,6 +164,14 @@ def _check_slowly(batching: Batching, feeds: Feeds) -> tuple[int, Hashable]:
             found=", ".join(f"{name} {a.shape[0]}" for name, a in checked.items()),
         )
     return rows.pop(), tuple((n, a.dtype, a.shape[1:]) for n, a in sorted(checked.items()))
+
+
+def _checked(declared: Sequence[TensorInfo], feeds: Feeds) -> dict[str, Value]:
+    """To a client there is one kind of wrong request, whoever finds what is wrong with it."""
+    try:
+        return check_feeds(declared, feeds)
+    except InputError as error:
+        raise InvalidRequestError(error.template, hint=error.hint_template, **error.facts) from None
 
 
 def _open(info: TensorInfo) -> TensorInfo:
@@ -190,6 +200,8 @@ def split(
     begin = 0
     if len(outputs) == 1:
         ((name, array),) = outputs.items()
+        if len(rows) == total:  # a row for each: NumPy walks them sooner than Python slices
+            return [{name: row} for row in array[:, None]]
         for count in rows:
             parts.append({name: array[begin : begin + count]})
             begin += count

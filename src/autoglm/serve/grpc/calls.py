@@ -19,7 +19,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
-from autoglm.errors import AutoGLMError, DrainingError, ExecutionError
+from autoglm.errors import AutoGLMError, DrainingError, TooLargeError
 from autoglm.serve.core import Client, Credentials, Gateway
 from autoglm.serve.proto import convert
 
@@ -84,7 +84,7 @@ def known(error: Exception) -> AutoGLMError:
     if isinstance(error, AutoGLMError):
         return error
     _log.error("a mistake of ours", exc_info=error)
-    return ExecutionError("{kind}: a mistake of ours.", kind=type(error).__name__)
+    return AutoGLMError("{kind}: a mistake of ours.", kind=type(error).__name__)
 
 
 async def abort(context: Any, error: AutoGLMError) -> NoReturn:
@@ -112,13 +112,16 @@ def _add(status: Any, detail: Any) -> None:
     status.details.append(packed)
 
 
-def unary(gateway: Gateway, answer: Answer, draining: asyncio.Event) -> grpc.RpcMethodHandler:
+def unary(
+    gateway: Gateway, answer: Answer, draining: asyncio.Event, *, max_bytes: int
+) -> grpc.RpcMethodHandler:
     """One request, one answer. A cancelled call cancels this task, and so its queued work."""
 
     async def handle(raw: bytes, context: Any) -> bytes:
         try:
             if draining.is_set():
                 raise _stopping()
+            _require_size(raw, max_bytes)
             reply = await answer(raw, Call(gateway, context))
             return reply.SerializeToString()  # type: ignore[no-any-return]
         except Exception as error:
@@ -135,6 +138,7 @@ def stream(
     in_flight: int,
     ordered: bool,
     draining: asyncio.Event,
+    max_bytes: int,
 ) -> grpc.RpcMethodHandler:
     """Many requests, at most `in_flight` of them being answered; `ordered` answers in their order.
 
@@ -149,7 +153,7 @@ def stream(
             previous: asyncio.Task[None] | None = None
 
             async def reply(raw: bytes, before: asyncio.Task[None] | None) -> None:
-                message = await _settled(answer, refuse, raw, call)
+                message = await _settled(answer, refuse, raw, call, max_bytes)
                 if before is not None:
                     await asyncio.wait((before,))
                 async with writing:  # gRPC takes one write at a time
@@ -168,12 +172,21 @@ def stream(
     return grpc.stream_stream_rpc_method_handler(handle)
 
 
+def _require_size(raw: bytes, max_bytes: int) -> None:
+    """gRPC's core takes twice as much, so that what is too large by less is told as on any wire."""
+    if len(raw) > max_bytes:
+        raise TooLargeError(
+            "The request has {found} bytes; allowed are {limit}.", found=len(raw), limit=max_bytes
+        )
+
+
 def _stopping() -> DrainingError:
     return DrainingError("The server is stopping.", hint="Ask another one, or again soon.")
 
 
-async def _settled(answer: Answer, refuse: Refusal, raw: bytes, call: Call) -> Any:
+async def _settled(answer: Answer, refuse: Refusal, raw: bytes, call: Call, max_bytes: int) -> Any:
     try:
+        _require_size(raw, max_bytes)
         # A key may be revoked, and a token expire, while its stream is open.
         call.client = call.gateway.authenticate(call.credentials)
         return await answer(raw, call)

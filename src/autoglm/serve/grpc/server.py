@@ -86,7 +86,7 @@ class Listener:
     def _add_services(self, server: grpc.aio.Server) -> None:
         for service, methods in ((oip, oip.UNARY), (inference, inference.UNARY)):
             handlers = {
-                name: unary(self._gateway, answer, self._draining)
+                name: unary(self._gateway, answer, self._draining, max_bytes=self._shared.max_bytes)
                 for name, answer in methods.items()
             }
             handlers |= self._streams(service.SERVICE)
@@ -111,6 +111,7 @@ class Listener:
             # Triton's clients match answers to requests by their order.
             ordered=service == oip.SERVICE,
             draining=self._draining,
+            max_bytes=self._shared.max_bytes,
         )
         return {name: handler}
 
@@ -118,7 +119,7 @@ class Listener:
 def channel_options(shared: TransportOptions, own: GrpcOptions) -> list[tuple[str, int]]:
     """The bounds as gRPC's core names them."""
     return [
-        ("grpc.max_receive_message_length", shared.max_bytes),
+        ("grpc.max_receive_message_length", 2 * shared.max_bytes + 65_536),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_concurrent_streams", own.max_streams),
         ("grpc.keepalive_time_ms", int(own.keepalive_s * 1000)),

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from autoglm.errors import AutoGLMError, ExecutionError, TooLargeError
+from autoglm.errors import AutoGLMError, TooLargeError, UnsupportedTypeError
 from autoglm.serve.core import Credentials
 from autoglm.serve.gateway import LocalGateway
 from autoglm.serve.http.routes import Route, find
@@ -48,7 +48,7 @@ class App:
             reply = error_reply(error, oip=path.startswith("/v2"))
         except Exception as error:  # the last net: a mistake of ours ends one request only
             _log.exception("a mistake of ours at %s", path[:200])
-            wrapped = ExecutionError("{kind}: a mistake of ours.", kind=type(error).__name__)
+            wrapped = AutoGLMError("{kind}: a mistake of ours.", kind=type(error).__name__)
             reply = error_reply(wrapped, oip=path.startswith("/v2"))
         await _send(reply, scope, send)
 
@@ -128,12 +128,15 @@ def _address(peer: tuple[str, int] | None) -> str:
 
 def _require_type(headers: dict[str, str]) -> None:
     """JSON, binary tensors, nothing at all (tritonclient), or what curl says by itself."""
+    if (coding := headers.get("content-encoding", "identity")) != "identity":
+        raise UnsupportedTypeError(
+            "Content-Encoding {found!r} is not taken; send the body as it is.", found=coding[:100]
+        )
     said = headers.get("content-type", "").partition(";")[0].strip().lower()
     allowed = ("", "application/json", "application/octet-stream")
     if said in allowed or said.endswith("+json") or said == "application/x-www-form-urlencoded":
         return
-    raise HttpError(
-        415,
+    raise UnsupportedTypeError(
         "Content-Type {found!r} is not taken; allowed: application/json, and "
         "application/octet-stream with binary tensors.",
         found=said[:100],

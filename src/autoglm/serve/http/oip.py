@@ -79,7 +79,9 @@ def _request(message: Mapping[str, Any], tail: memoryview, model: str, version: 
 def _deadline(parameters: Mapping[str, Any]) -> float | None:
     # Triton's request parameter, in microseconds.
     timeout = field_of(parameters, "timeout", (int,), 0)
-    return time.monotonic() + timeout / 1e6 if timeout > 0 else None
+    if timeout < 0:
+        raise InvalidRequestError("timeout: at least 0 microseconds; found {found}.", found=timeout)
+    return time.monotonic() + timeout / 1e6 if timeout else None
 
 
 def _tensors(message: Mapping[str, Any], key: str) -> list[dict[str, Any]]:

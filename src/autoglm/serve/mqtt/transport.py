@@ -155,7 +155,7 @@ class Mqtt:
             error = found
         except Exception as fault:
             log.exception("mqtt: a request failed")
-            error = AutoGLMError("Internal error: {kind}.", kind=type(fault).__name__)
+            error = AutoGLMError("{kind}: a mistake of ours.", kind=type(fault).__name__)
         if error is not None:
             payload = wire.refusal(error, question.reply)
         self._send(question, payload, error, receipt)

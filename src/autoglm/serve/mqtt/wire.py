@@ -9,7 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from autoglm.errors import AutoGLMError, InvalidRequestError, TooLargeError
+from autoglm.errors import (
+    AutoGLMError,
+    InvalidRequestError,
+    TooLargeError,
+    UnsupportedTypeError,
+)
 from autoglm.serve.core import Credentials, Request, Response
 from autoglm.serve.http import envelope
 from autoglm.serve.http.numbers import parse as parse_json
@@ -175,7 +180,7 @@ def _body(message: Message, json: bool, max_bytes: int) -> Any:
             limit=max_bytes,
         )
     if kind not in ("", JSON, PROTOBUF, "text/plain", "application/octet-stream"):
-        raise InvalidRequestError(
+        raise UnsupportedTypeError(
             "Content type {found} is not known; known: {known}.",
             found=repr(kind[:100]),
             known=f"{JSON}, {REQUEST_TYPE}",

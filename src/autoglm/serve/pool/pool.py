@@ -16,6 +16,7 @@ from autoglm.errors import (
     AutoGLMError,
     ExecutionError,
     FileMissingError,
+    InvalidRequestError,
     LimitError,
     ModelNotServedError,
 )
@@ -252,6 +253,8 @@ class Pool:
     def _model(self, name: str, client: Client = _NOBODY) -> Model:
         model = self._models.get(name)
         if model is None:
+            if not name:
+                raise InvalidRequestError("The request names no model.")
             known = [
                 n
                 for n, m in self._models.items()
