@@ -227,7 +227,7 @@ FAULTS = [
     (TOPIC, '{"model_name": "other", "data": [[1]]}', (), 400, "invalid-request"),
     ("autoglm/v1/none/infer", BODY, (), 404, "model-not-served"),
     ("autoglm/v1/twice/9/infer", BODY, (), 404, "model-not-served"),
-    (TOPIC, BODY, ("-D", "publish", "content-type", "image/png"), 400, "invalid-request"),
+    (TOPIC, BODY, ("-D", "publish", "content-type", "image/png"), 415, "unsupported-type"),
 ]  # fmt: skip
 
 

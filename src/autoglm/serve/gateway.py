@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from autoglm.errors import DrainingError, ForbiddenError, InvalidRequestError
+from autoglm.errors import DrainingError, ExecutionError, ForbiddenError, InvalidRequestError
 from autoglm.serve.batch import BatchStats
 from autoglm.serve.cache.key import key_of
 from autoglm.serve.core import Client, Credentials, ModelInfo, Request, Response
@@ -170,7 +170,7 @@ async def _run(served: Served, request: Request) -> Response:
     outputs = await served.infer(request)
     info = served.info
     if request.outputs:
-        outputs = chosen(request, outputs)
+        outputs = chosen(request, outputs, info)
     return Response(info.name, info.version, outputs, request.id)
 
 
@@ -210,10 +210,16 @@ def nbytes(request: Request) -> int:
     return sum(getattr(value, "nbytes", 0) for value in request.inputs.values())
 
 
-def chosen(request: Request, outputs: Mapping[str, Value]) -> dict[str, Value]:
+def chosen(request: Request, outputs: Mapping[str, Value], info: ModelInfo) -> dict[str, Value]:
     """Only the outputs asked for."""
     for name in request.outputs:
         if name not in outputs:
+            if any(output.name == name for output in info.outputs):
+                raise ExecutionError(
+                    "The engine of model {model} gave no output {name!r}.",
+                    model=info.name,
+                    name=name[:100],
+                )
             raise InvalidRequestError(
                 "Model {model} has no output {name!r}; it gives {known}.",
                 model=request.model,

@@ -1,7 +1,8 @@
 """HTTP/2 by hypercorn, on connections that the HTTP/1.1 listener hands on.
 
 hypercorn stands on hyper-h2, which refuses malformed frames and header floods; streams at once,
-sizes and idle time are bounded here.
+sizes and idle time are bounded here. hyper-h2 looks at a frame when it has all of it, up to 16 MiB:
+one that announces more than we allow is refused here at its first bytes.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from functools import cache
 from typing import Any
 
 MAX_STREAMS = 128
+MAX_FRAME = 1 << 14  # what HTTP/2 allows until we say more, and we do not
+_PREFACE = 24
+_TOO_LONG = bytes.fromhex("000008 07 00 00000000 00000000 00000006")  # GOAWAY, FRAME_SIZE_ERROR
 
 
 class Http2:
@@ -42,11 +46,11 @@ class Http2:
         """Serve a connection whose first bytes were read already."""
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(limit=1 << 16, loop=loop)
-        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+        protocol = _Bounded(reader, transport)
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
         writer = asyncio.StreamWriter(transport, protocol, reader, loop)
-        reader.feed_data(data)
+        protocol.data_received(data)
         state: dict[str, Any] = {}
         if certificate := transport.get_extra_info("peercert"):
             from autoglm.serve.http.protocol import subject_of
@@ -66,6 +70,48 @@ class Http2:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+class Frames:
+    """Follows where each frame of a connection ends."""
+
+    def __init__(self) -> None:
+        self._skip = _PREFACE  # bytes until the next frame's head
+        self._head = b""
+
+    def fit(self, data: bytes) -> bool:
+        """Whether no frame that begins in `data` is longer than MAX_FRAME."""
+        at = 0
+        while at < len(data):
+            if self._skip:
+                step = min(self._skip, len(data) - at)
+                self._skip -= step
+                at += step
+                continue
+            part = data[at : at + 9 - len(self._head)]
+            self._head += part
+            at += len(part)
+            length = int.from_bytes(self._head[:3])
+            if len(self._head) >= 3 and length > MAX_FRAME:
+                return False
+            if len(self._head) == 9:
+                self._skip, self._head = length, b""
+        return True
+
+
+class _Bounded(asyncio.StreamReaderProtocol):
+    """Ends a connection at the head of a frame that is too long."""
+
+    def __init__(self, reader: asyncio.StreamReader, transport: asyncio.Transport) -> None:
+        super().__init__(reader, loop=asyncio.get_running_loop())
+        self._frames, self._peer = Frames(), transport
+
+    def data_received(self, data: bytes) -> None:
+        if self._frames.fit(data):
+            super().data_received(data)
+        elif not self._peer.is_closing():
+            self._peer.write(_TOO_LONG)
+            self._peer.close()
 
 
 @cache
