@@ -11,25 +11,29 @@ application, or the server does not answer a sound request at the end.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import json
 import random
 import subprocess
 import sys
+import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import hpack
 import httpx
 import numpy as np
 
 from autoglm.serve.http.app import App
 from autoglm.serve.options import TransportOptions
 from autoglm.serve.server import ServeOptions, Server
-from tests.serve.tiny import WIDTH
+from tests.serve.tiny import WIDTH, dense_bundle
 
 ROW = [1.0] * WIDTH
 GOOD = json.dumps({"model_name": "dense", "data": [ROW]}).encode()
