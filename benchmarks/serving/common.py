@@ -1,28 +1,26 @@
-"""What the serving benchmarks share: the small model, a server's process tree, and load by wrk."""
+"""What the serving benchmarks share: the small model, a server's process tree, and a table."""
 
 from __future__ import annotations
 
 import json
-import re
-import shutil
+import os
 import socket
 import subprocess
-import sys
 import time
-import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import psutil
 from onnx import TensorProto, helper, numpy_helper
 
 import autoglm
 
 FOLDER = Path("build/serving")
+PEERS = Path(__file__).parent / "peers"
 WIDTH = 128
 ROW = np.random.default_rng(3).standard_normal(WIDTH).astype(np.float32).round(5).tolist()
 
@@ -64,23 +62,29 @@ def bundle() -> Path:
     return out
 
 
+def right_answer() -> np.ndarray:
+    """What every server must say to ROW."""
+    session = onnxruntime.InferenceSession(str(mlp()))
+    return np.asarray(session.run(None, {"x": np.float32([ROW])})[0])
+
+
+def check(name: str, found: object) -> None:
+    """SystemExit where an answer is not the model's."""
+    if not np.allclose(np.float32(found).ravel(), right_answer().ravel(), rtol=1e-4, atol=1e-4):
+        raise SystemExit(f"{name}: a wrong answer: {found}")
+
+
 def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-@dataclass(frozen=True)
-class Load:
-    """One run of the load generator."""
-
-    requests: int
-    per_s: float
-    p50_ms: float
-    p99_ms: float
-    errors: int
-    cpu_us: float  # of the server's process tree, user and system, per request
+    """A port that nobody listens on now, nor on the two above it."""
+    for _ in range(100):
+        with socket.socket() as found:
+            found.bind(("127.0.0.1", 0))
+            port = int(found.getsockname()[1])
+        with suppress(OSError), socket.socket() as one, socket.socket() as two:
+            one.bind(("127.0.0.1", port + 1))
+            two.bind(("127.0.0.1", port + 2))
+            return port
+    raise SystemExit("no three free ports in a row")
 
 
 class Served:
@@ -105,90 +109,48 @@ class Served:
 
 
 @contextmanager
-def serving(argv: Sequence[str], url: str, body: bytes, log: Path, cwd: Path) -> Iterator[Served]:
-    """Start a server, wait for its first right answer, end it and all its children."""
+def serving(
+    argv: Sequence[str], answered: Callable[[], bool], log: Path, cwd: Path
+) -> Iterator[Served]:
+    """Start a server, wait for its first answer, end it and all its children."""
     begun = time.perf_counter()
     with log.open("wb") as out:
-        process = subprocess.Popen(argv, stdout=out, stderr=out, cwd=cwd)
+        process = subprocess.Popen(argv, stdout=out, stderr=out, cwd=cwd, env=_environment())
     try:
-        wait_for(url, body, process, log)
+        wait_for(answered, process, log)
         yield Served(process, time.perf_counter() - begun)
     finally:
-        tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-        for one in tree:
-            one.terminate()
-        _, alive = psutil.wait_procs(tree, timeout=20)
-        for one in alive:
-            one.kill()
+        with suppress(psutil.NoSuchProcess):
+            _end(psutil.Process(process.pid))
         process.wait(20)
 
 
-def wait_for(url: str, body: bytes, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Until the first 200."""
-    deadline = time.monotonic() + 120
+def _end(root: psutil.Process) -> None:
+    tree = [root, *root.children(recursive=True)]
+    for one in tree:
+        with suppress(psutil.NoSuchProcess):
+            one.terminate()
+    _, alive = psutil.wait_procs(tree, timeout=3)
+    for one in alive:
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
+    psutil.wait_procs(alive, timeout=20)
+
+
+def _environment() -> dict[str, str]:
+    """Ours; nobody reports to its maker while it is timed."""
+    quiet = {"BENTOML_DO_NOT_TRACK": "True", "DO_NOT_TRACK": "1", "PYTHONWARNINGS": "ignore"}
+    return {**os.environ, **quiet}
+
+
+def wait_for(answered: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
+    """Until the first answer."""
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if len(post(url, body)) > 10:
-                return
-        except OSError:
-            time.sleep(0.01)
-    raise SystemExit(f"no answer from {url}; the last lines of {log}:\n{log.read_text()[-2000:]}")
-
-
-def post(url: str, body: bytes) -> bytes:
-    """One request; raises OSError for anything but a 200."""
-    request = urllib.request.Request(url, body, {"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        return bytes(answer.read())
-
-
-def press(served: Served, url: str, body: bytes, concurrency: int, seconds: float) -> Load:
-    """Load by wrk with one thread, keep-alive."""
-    if shutil.which("wrk") is None:
-        raise SystemExit("wrk is needed: apt-get install wrk")
-    script = FOLDER / "post.lua"
-    text = body.decode().replace("\\", "\\\\").replace("'", "\\'")
-    script.write_text(
-        f"wrk.method='POST'\nwrk.headers['content-type']='application/json'\nwrk.body='{text}'\n"
-    )
-    argv = ["wrk", "-t1", f"-c{concurrency}", f"-d{seconds:g}s", "--latency", "-s", str(script)]
-    before = served.cpu_s()
-    told = subprocess.run([*argv, url], capture_output=True, text=True, check=True).stdout
-    used = served.cpu_s() - before
-    requests = int(_found(r"(\d+) requests in", told))
-    errors = re.search(r"Non-2xx or 3xx responses: (\d+)", told)
-    return Load(
-        requests,
-        float(_found(r"Requests/sec:\s+([\d.]+)", told)),
-        _ms(_found(r"50%\s+(\S+)", told)),
-        _ms(_found(r"99%\s+(\S+)", told)),
-        int(errors[1]) if errors else 0,
-        used / max(requests, 1) * 1e6,
-    )
-
-
-def _found(pattern: str, text: str) -> str:
-    match = re.search(pattern, text)
-    if match is None:
-        raise SystemExit(f"wrk said something else:\n{text}")
-    return match[1]
-
-
-def _ms(text: str) -> float:
-    value, unit = re.fullmatch(r"([\d.]+)(\D+)", text).groups()  # type: ignore[union-attr]
-    return float(value) * {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}[unit]
-
-
-def environment(name: str, packages: Sequence[str]) -> Path:
-    """The Python of a peer's own virtual environment, made once; "" parts are left out."""
-    place = FOLDER.absolute() / "venv" / name
-    python = place / "bin" / "python"
-    if not (place / ".made").exists():
-        print(f"making {place} with {', '.join(packages)}", file=sys.stderr)
-        subprocess.run([sys.executable, "-m", "venv", place], check=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", *packages], check=True)
-        (place / ".made").touch()
-    return python
+        if answered():
+            return
+        time.sleep(0.01)
+    raise SystemExit(f"no answer; the last lines of {log}:\n{log.read_text()[-2000:]}")
 
 
 def save(name: str, rows: object) -> None:

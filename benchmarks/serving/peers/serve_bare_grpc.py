@@ -20,7 +20,9 @@ async def main() -> None:
     async def infer(message: oip_pb2.ModelInferRequest, _: object) -> oip_pb2.ModelInferResponse:
         x = np.frombuffer(message.raw_input_contents[0], np.float32)
         y = session.run(None, {"x": x.reshape(tuple(message.inputs[0].shape))})[0]
-        answer = oip_pb2.ModelInferResponse(model_name="mlp", raw_output_contents=[y.tobytes()])
+        answer = oip_pb2.ModelInferResponse(
+            model_name="mlp", id=message.id, raw_output_contents=[y.tobytes()]
+        )
         answer.outputs.add(name="y", datatype="FP32", shape=y.shape)
         return answer
 

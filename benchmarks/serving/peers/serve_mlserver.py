@@ -1,4 +1,4 @@
-"""MLServer: serve_mlserver.py MODEL PORT."""
+"""MLServer, REST and gRPC: serve_mlserver.py MODEL PORT [--grpc]."""
 
 import asyncio
 import os
@@ -24,17 +24,18 @@ class Mlp(MLModel):
         output = ResponseOutput(
             name="y", datatype="FP32", shape=list(y.shape), data=y.ravel().tolist()
         )
-        return InferenceResponse(model_name="mlp", outputs=[output])
+        return InferenceResponse(model_name="mlp", id=payload.id, outputs=[output])
 
 
 async def main():
     os.environ["MLP"] = sys.argv[1]
     port = int(sys.argv[2])
+    http_port, grpc_port = (port + 1, port) if "--grpc" in sys.argv else (port, port + 1)
     settings = Settings(
         debug=False,
         host="127.0.0.1",
-        http_port=port,
-        grpc_port=port + 1,
+        http_port=http_port,
+        grpc_port=grpc_port,
         metrics_port=port + 2,
         parallel_workers=0,
         use_structured_logging=False,

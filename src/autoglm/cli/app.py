@@ -56,6 +56,7 @@ def _register() -> None:
     from autoglm.cli import (
         audit,
         bench,
+        bench_serve,
         check,
         compile,
         config,
@@ -73,7 +74,7 @@ def _register() -> None:
     )
 
     adapting = (check, compile, run, inspect, bench, ops, config)
-    serving = (serve, keys, models, route, hotspots)
+    serving = (serve, keys, models, route, bench_serve, hotspots)
     for module in (*adapting, machine, doctor, audit, toolchain, *serving):
         module.register(app)
 

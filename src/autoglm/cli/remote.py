@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,8 +13,8 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import typer
 
-from autoglm import errors
-from autoglm.errors import AutoGLMError, ConfigError, ServeError
+from autoglm.errors import ConfigError, FileMissingError
+from autoglm.serve.load.refusal import NoServerError, http_refusal, no_server
 
 if TYPE_CHECKING:
     from urllib.request import OpenerDirector
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 DEFAULT_URL = "http://127.0.0.1:8000"
 _TIMEOUT_S = 300.0  # a load answers when the new version is warm
 _MAX_BYTES = 64 << 20
-_KINDS: dict[str, type[AutoGLMError]] = {
-    c.code: c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, AutoGLMError)
-}
 
 _OPTIONS: dict[str, tuple[Any, Any]] = {
     "url": (
@@ -55,12 +52,6 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
         None,
     ),
 }
-
-
-class NoServerError(ServeError):
-    """Nobody answers at the URL, or not as a server of ours."""
-
-    code = "draining"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,17 +90,14 @@ class Server:
                 return _parsed(reply.read(_MAX_BYTES), self.url)
         except HTTPError as error:
             with error:
-                raise _refusal(error.code, error.read(_MAX_BYTES), self.url) from error
+                raise http_refusal(error.code, error.read(_MAX_BYTES), self.url) from error
         except (URLError, OSError) as error:
-            raise NoServerError(
-                "No server answers at {url}: {reason}.",
-                hint="Start one with `autoglm serve BUNDLE`, or give its address with --url.",
-                url=self.url,
-                reason=getattr(error, "reason", None) or error,
-            ) from error
+            raise no_server(self.url, getattr(error, "reason", None) or error) from error
 
 
-def connected(command: Callable[..., int]) -> Callable[..., int]:
+def connected(
+    command: Callable[..., int], *, schemes: Sequence[str] = ("http", "https")
+) -> Callable[..., int]:
     """Give a command the options that name a server; its `server` parameter receives it."""
     own = inspect.signature(command, eval_str=True).parameters.values()
     kept = [p.replace(kind=p.KEYWORD_ONLY) for p in own if p.name != "server"]
@@ -121,7 +109,7 @@ def connected(command: Callable[..., int]) -> Callable[..., int]:
     @functools.wraps(command)
     def wrapper(**values: Any) -> int:
         said = {name: values.pop(name) for name in _OPTIONS}
-        return command(**values, server=_server(**said))
+        return command(**values, server=_server(schemes, **said))
 
     del wrapper.__wrapped__  # or inspect would look through to the command itself
     vars(wrapper)["__signature__"] = inspect.Signature([*kept, *extra])
@@ -129,14 +117,20 @@ def connected(command: Callable[..., int]) -> Callable[..., int]:
     return wrapper
 
 
-def _server(url: str, api_key: str, api_key_file: Path | None, ca: Path | None) -> Server:
+def _server(
+    schemes: Sequence[str], url: str, api_key: str, api_key_file: Path | None, ca: Path | None
+) -> Server:
     """The server that the options name."""
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError("{url!r} is not an http:// or https:// address.", url=url)
+    if parts.scheme not in schemes or not parts.hostname:
+        raise ConfigError(
+            "{url!r} is no address of a server; it begins with {known}.",
+            url=url,
+            known=", ".join(f"{scheme}://" for scheme in schemes),
+        )
     for file in (api_key_file, ca):
         if file is not None and not file.is_file():
-            raise errors.FileMissingError("There is no file {path}.", path=file)
+            raise FileMissingError("There is no file {path}.", path=file)
     if api_key_file is not None:
         api_key = api_key_file.read_text("utf-8").strip()
     if api_key and (not api_key.isascii() or not api_key.isprintable()):
@@ -175,38 +169,3 @@ def _parsed(data: bytes, url: str) -> dict[str, Any]:
             found=repr(data[:80]),
         )
     return value
-
-
-def _refusal(status: int, data: bytes, url: str) -> AutoGLMError:
-    """The server's error as it would have been raised here, as far as its answer says."""
-    try:
-        value = json.loads(data)
-    except ValueError:
-        value = None
-    said = value if isinstance(value, dict) else {}
-    inner = said.get("error")
-    facts = inner if isinstance(inner, dict) else said
-    message = facts.get("message") or (inner if isinstance(inner, str) else "")
-    code = str(facts.get("code") or _code(status))
-    kind = _KINDS.get(code, ServeError)
-    return kind(
-        "The server at {url} answered {status}: {message}",
-        hint=_hint(str(facts.get("hint") or ""), code),
-        url=url,
-        status=status,
-        message=str(message or data[:200].decode("utf-8", "replace") or "nothing"),
-    )
-
-
-def _hint(said: str, code: str) -> str:
-    if said:
-        return said.replace("{", "{{").replace("}", "}}")
-    if code in ("unauthenticated", "forbidden"):
-        return "Give a key that may change the server: --api-key-file FILE"
-    return ""
-
-
-def _code(status: int) -> str:
-    """The first code of that HTTP status among those of serving."""
-    serving = (c for c in _KINDS.values() if issubclass(c, ServeError))
-    return next((c.code for c in serving if errors.TABLE[c.code].http == status), "serve")
