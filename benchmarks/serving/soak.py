@@ -1,6 +1,6 @@
 """Does memory stay level? A server under load from every protocol for minutes, its RSS sampled.
 
-    python -m benchmarks.serving.soak [--minutes 10] [--workers 4] [--cache]
+    python -m benchmarks.serving.soak [--minutes 10] [--workers 4] [--cache-mb 0]
 
 `autoglm serve` runs as a process of its own with the small model. `--workers` clients each ask over
 REST, v2 in binary, HTTP/2, both gRPC services, a gRPC stream and MQTT, and compare every answer
@@ -285,12 +285,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--workers", type=int, default=4)
-    parser.add_argument("--cache", action="store_true", help="answers from the cache as well")
+    parser.add_argument("--cache-mb", type=int, default=0, help="of kept answers")
     chosen = parser.parse_args()
     if BINARY is None or shutil.which("mosquitto_sub") is None:
         raise SystemExit("mosquitto is needed: apt-get install mosquitto mosquitto-clients")
     bundle()
-    more = ("--cache", "memory") if chosen.cache else ()
+    more = ("--cache-mb", str(chosen.cache_mb)) if chosen.cache_mb else ()
     with (
         tempfile.TemporaryDirectory() as folder,
         Mosquitto(Path(folder)) as broker,
