@@ -16,11 +16,12 @@ import h2.connection
 import h2.events
 import httpx
 import orjson
-from serve.faults import BINARY, GRPC, MQTT, REST, V2, V2_GRPC, Ask, Tensor
 
 from autoglm.serve.proto import infer_pb2, oip_pb2
 from autoglm.serve.proto.tensors import oip_name
 from benchmarks.serving import mqtt as tools
+
+from .faults import BINARY, GRPC, MQTT, REST, V2, V2_GRPC, Ask, Tensor
 
 PATHS = {
     V2_GRPC: "/inference.GRPCInferenceService/ModelInfer",
