@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hpack
 import httpx
 import numpy as np
 import psutil
@@ -84,6 +85,33 @@ def test_only_a_frame_too_long_does_not_fit_however_it_is_cut(
         at += step
 
     assert not frames.fit(size.to_bytes(3, "big"))
+
+
+def test_data_after_the_answer_costs_no_other_stream(child: tuple[Any, str]) -> None:
+    head = {b"content-length": b"999999"}
+    begun = fuzz_http._stream(1, "POST", b"/v1/infer", head, b"")
+    begun = begun[:4] + bytes([begun[4] & ~1]) + begun[5:]  # its body is to come
+
+    decoder = hpack.Decoder()
+
+    async def story() -> tuple[str, str]:
+        host, _, port = child[1].rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(PREFACE + SETTINGS + begun)
+        first = await status(reader)
+        writer.write(fuzz_http.frame(0, 0, 1, b"x" * 1000) * 3)
+        writer.write(fuzz_http._stream(3, "POST", b"/v1/infer", {}, fuzz_http.GOOD))
+        second = await status(reader)
+        writer.close()
+        return first, second
+
+    async def status(reader: asyncio.StreamReader) -> str:
+        while True:
+            kind, payload = await asyncio.wait_for(fuzz_http._frame(reader), 30)
+            if kind == 1:
+                return str(dict(decoder.decode(payload))[":status"])
+
+    assert asyncio.run(story()) == ("413", "200")
 
 
 # --- memory through floods, and clients that leave -----------------------------------------------

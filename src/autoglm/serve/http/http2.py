@@ -8,6 +8,7 @@ one that announces more than we allow is refused here at its first bytes.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 MAX_STREAMS = 128
 MAX_FRAME = 1 << 14  # what HTTP/2 allows until we say more, and we do not
 _PREFACE = 24
+_log = logging.getLogger("autoglm.http")
 _TOO_LONG = bytes.fromhex("000008 07 00 00000000 00000000 00000006")  # GOAWAY, FRAME_SIZE_ERROR
 
 
@@ -121,14 +123,34 @@ def _server() -> Any:
     from hypercorn.protocol.h2 import H2Protocol
 
     class Server(TCPServer):  # type: ignore[misc]
-        """hypercorn takes the preface for a request and stops the idle clock, for good."""
+        """hypercorn with two mistakes mended: it takes the preface for a request and stops the idle
+        clock, for good; and it ends a connection for data of a stream that it has answered.
+        """
 
         async def protocol_send(self, event: Event) -> None:
-            if isinstance(event, Updated) and not isinstance(self.protocol.protocol, H2Protocol):
-                return
+            spoken = self.protocol.protocol
+            if not isinstance(spoken, H2Protocol):
+                if isinstance(event, Updated):
+                    return
+            elif not isinstance(spoken.streams, _Streams):  # the first that it says: there are none
+                spoken.streams = _Streams(spoken.streams)
             await super().protocol_send(event)
 
     return Server
+
+
+class _Streams(dict[int, Any]):
+    """What comes for a stream that has been answered is passed over."""
+
+    def __missing__(self, number: int) -> Any:
+        return _Answered()
+
+
+class _Answered:
+    idle = True
+
+    async def handle(self, event: object) -> None:
+        """Nobody reads it."""
 
 
 async def _quietly(run: Callable[[], Any]) -> None:
@@ -136,3 +158,5 @@ async def _quietly(run: Callable[[], Any]) -> None:
         await run()
     except* (OSError, asyncio.CancelledError):
         pass
+    except* Exception as errors:  # hypercorn raises for some malformed requests
+        _log.debug("an HTTP/2 connection was ended: %s", errors.exceptions)
