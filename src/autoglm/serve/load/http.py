@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -12,7 +13,7 @@ import orjson
 
 from autoglm.serve.http.oip import LENGTH
 from autoglm.serve.http.wire import dumps
-from autoglm.serve.load.answers import Headers, Judge, Outputs, Signature, signature
+from autoglm.serve.load.answers import Decode, Headers, Judge, Outputs, Signature, signature
 from autoglm.serve.load.connection import Address, Answer, ask, press, request
 from autoglm.serve.load.refusal import http_refusal, no_server, said_by
 from autoglm.serve.load.tally import DIFFERENT, Load
@@ -44,18 +45,19 @@ class Http:
     def first(self, inputs: Mapping[str, Value], told: Signature | None) -> Outputs:
         """Ask once; its answer is what all others are compared with."""
         infos = told.outputs if told else ()
-        if self._target.protocol == "rest":
-            path, headers, body = "/v1/infer", _JSON, envelope(self._target, inputs)
-
-            def reading(body: bytes, _: Headers) -> Outputs:
-                return read_envelope(body, infos)
-        else:
-            binary = self._target.protocol == "oip-binary"
-            headers, body = (binary_question if binary else json_question)(inputs)
-            path, reading = f"{self._model_path()}/infer", read_oip
+        decode: Decode = read_oip
+        path, headers = f"{self._model_path()}/infer", _JSON
+        match self._target.protocol:
+            case "rest":
+                path, body = "/v1/infer", envelope(self._target, inputs)
+                decode = partial(read_envelope, infos=infos)
+            case "oip-binary":
+                headers, body = binary_question(inputs)
+            case _:
+                body = json_question(inputs)
         self._question = self._request("POST", path, body, headers)
         answer = self._ask(self._question)
-        self._judge = Judge(reading, answer.body, answer.headers)
+        self._judge = Judge(decode, answer.body, answer.headers)
         return self._judge.outputs
 
     def press(self, concurrency: int, seconds: float) -> Load:
@@ -109,7 +111,7 @@ def envelope(target: Target, inputs: Mapping[str, Value]) -> bytes:
     return dumps({"model_name": target.model, **version, "data": dict(inputs), "id": ID})
 
 
-def read_envelope(body: bytes, infos: Sequence[TensorInfo]) -> Outputs:
+def read_envelope(body: bytes, headers: Headers, infos: Sequence[TensorInfo]) -> Outputs:
     """The outputs in the envelope's answer; a single one has no name there, and none a dtype."""
     result = _parsed(body)["result"]
     held = {info.name: to_numpy(info.dtype) for info in infos}
@@ -117,14 +119,14 @@ def read_envelope(body: bytes, infos: Sequence[TensorInfo]) -> Outputs:
     return {name: np.asarray(value, held.get(name)) for name, value in rows.items()}
 
 
-def json_question(inputs: Mapping[str, Value]) -> tuple[Mapping[str, str], bytes]:
-    """Headers and body of an inference request with JSON tensors."""
+def json_question(inputs: Mapping[str, Value]) -> bytes:
+    """The body of an inference request with JSON tensors."""
     rows = [{**_head(n, v), "data": np.asarray(v).reshape(-1)} for n, v in inputs.items()]
-    return _JSON, dumps({"id": ID, "inputs": rows})
+    return dumps({"id": ID, "inputs": rows})
 
 
-def binary_question(inputs: Mapping[str, Value]) -> tuple[Mapping[str, str], bytes]:
-    """The same with binary tensors both ways."""
+def binary_question(inputs: Mapping[str, Value]) -> tuple[dict[str, str], bytes]:
+    """Headers and body of one with binary tensors both ways."""
     blobs = {name: encode(value)[2] for name, value in inputs.items()}
     rows = [
         {**_head(n, v), "parameters": {"binary_data_size": len(blobs[n])}}

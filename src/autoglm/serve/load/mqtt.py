@@ -6,7 +6,7 @@ import contextlib
 import secrets
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from autoglm.serve.load.answers import Headers, Judge, Outputs, Signature
@@ -110,7 +110,7 @@ class _Run:
     def __init__(self, wire: Mqtt, tally: Tally, question: bytes) -> None:
         self._wire, self.tally, self._question = wire, tally, question
         self.judge: Judge | None = None
-        self.settle = self._settle
+        self.settle: Callable[[bytes, float], None] = self._settle
         self.ready, self.refused = False, ""
         self._reply = f"autoglm-bench/{secrets.token_hex(8)}"
         self._open: dict[bytes, float] = {}  # correlation -> when it left
