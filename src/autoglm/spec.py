@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, runtime_checkable
 
@@ -124,6 +125,8 @@ class ValueFacts:
     shape: tuple[Dim, ...] | None = None
     constant: bool = False
     kind: str = "tensor"
+    # of a constant of a few integers (axes, pads, steps): its values
+    ints: tuple[int, ...] | None = None
 
     @property
     def rank(self) -> int | None:
@@ -204,6 +207,19 @@ class OpRule:
 OpTable: TypeAlias = Mapping[str, OpRule]
 
 
+def _both(plain: OpRule, narrow: OpRule, precision: str, node: NodeFacts) -> Support:
+    """What `narrow` refuses of what `plain` takes; what it does not know is as `plain` says."""
+    first, second = (
+        yes(rule.evidence) if rule.when is None else rule.when(node) for rule in (plain, narrow)
+    )
+    if not first.ok or second.ok:
+        return second if first.ok else first
+    if second.verdict is Verdict.UNKNOWN:
+        return yes(Evidence.INFERRED)
+    told = tr("in {precision}, {reason}", precision=precision, reason=second.reason)
+    return no(Constraint.PRECISION, told, second.evidence)
+
+
 def _open_shape(node: NodeFacts) -> str:
     """The first input without a fixed shape, as text."""
     for value in node.inputs:
@@ -234,6 +250,18 @@ class Capabilities:
     fixed_shapes: bool = False  # nodes with open dimensions are refused
     # of this backend's node times relative to the machine's measured rates; a planning prior
     speed: float = 1.0
+    # precision -> rules of operators that must hold, too, for nodes that compute in it
+    also: Mapping[str, OpTable] = field(default_factory=dict)
+
+    def at(self, precision: str) -> Self:
+        """The table as it holds for nodes that compute in `precision`."""
+        rules = self.also.get(precision, {})
+        narrowed = {
+            op: replace(self.table[op], when=partial(_both, self.table[op], rule, precision))
+            for op, rule in rules.items()
+            if op in self.table
+        }
+        return replace(self, table={**self.table, **narrowed}) if narrowed else self
 
     def support(self, node: NodeFacts) -> Support:
         """Whether this backend takes `node`; the first failing constraint where it does not."""
@@ -310,7 +338,8 @@ class CompileOptions:
     threads: int = 0  # 0 = all cores this process may use
     memory_alignment: int = 64
     calibration: Sequence[Feeds] = ()
-    keep_high: frozenset[str] = frozenset()  # nodes (source names) that stay in fp32
+    # source nodes that int8 leaves: in fp32, or in what the engine computes beside int8
+    keep_high: frozenset[str] = frozenset()
     timeout_s: float = 600.0
     memory_limit_bytes: int = 0  # address space of each compiler that is a program; 0 = no limit
     # False: the engine's own graph optimisation off, for reference and for fusion on/off

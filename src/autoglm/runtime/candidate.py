@@ -40,10 +40,10 @@ class Candidate:
 
     @property
     def name(self) -> str:
-        """How tables call it: engine(s), precision, and how many nodes stay in fp32."""
+        """How tables call it: engine(s), precision, and how many nodes int8 leaves."""
         engines = "+".join(dict.fromkeys(p.backend for p in self.planned.plan.partitions))
         count = len(self.keep_high)
-        kept = f" ({count} {'nodes' if count > 1 else 'node'} kept in fp32)" if count else ""
+        kept = f" ({count} {'nodes' if count > 1 else 'node'} kept higher)" if count else ""
         return f"{engines} {self.precision}{kept}"
 
     @property

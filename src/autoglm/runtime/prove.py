@@ -7,8 +7,9 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 from autoglm.errors import AutoGLMError, LimitError
@@ -16,15 +17,17 @@ from autoglm.runtime.build import crossing, plan_and_build
 from autoglm.runtime.candidate import Candidate, Samplings, Search, options_of, run_options
 from autoglm.runtime.certify import certify, first_divergence
 from autoglm.runtime.golden import Golden
-from autoglm.runtime.sensitive import raise_order
+from autoglm.runtime.sensitive import fewest, sensitivity
 from autoglm.runtime.session import open_parts
 from autoglm.spec import Value
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-# Shares of the quantisable operators that are raised to fp32; 0 is one operator.
-_MOST, _FEWER = 0.6, (0.0, 0.15, 0.35)
+# The largest share of the quantisable operators that is raised to fp32: above it int8 gains little.
+_MOST = 0.6
+# Builds in search of the fewest: each quantises the model anew.
+_TRIES = 3
 # A candidate whose first call takes this many times the fastest's will not win: no more is spent.
 _HOPELESS, _SHORT_S = 20.0, 1.0
 
@@ -43,6 +46,7 @@ def prove(search: Search, pool: Sequence[Candidate]) -> None:
     search.progress("computing the fp32 answer")
     whole = _answers(search.loaded.model, (), search.samplings)
     fastest_s = math.inf
+    sensitive = cache(lambda: _sensitive(search))
     for candidate in pool:
         answers = whole
         if len(candidate.planned.plan.partitions) > 1:
@@ -50,8 +54,16 @@ def prove(search: Search, pool: Sequence[Candidate]) -> None:
             answers = _answers(
                 candidate.planned.model, crossing(candidate.planned), search.samplings
             )
-        _prove_one(search, candidate, answers, fastest_s)
+        _prove_one(search, candidate, answers, fastest_s, sensitive)
         fastest_s = min(fastest_s, candidate.first_call_s)
+
+
+def _sensitive(search: Search) -> dict[str, float]:
+    from autoglm.plan import graph_of
+
+    search.progress("measuring which operators int8 costs most")
+    model = search.loaded.model
+    return sensitivity(model, graph_of(model), search.samplings.calibration)
 
 
 def name_culprits(search: Search, pool: Sequence[Candidate]) -> None:
@@ -92,7 +104,13 @@ def _answers(model: ir.Model, tensors: Sequence[str], samplings: Samplings) -> A
         return Answers(golden.engine, calibration, tuple(golden.run(f) for f in samplings.proof))
 
 
-def _prove_one(search: Search, candidate: Candidate, answers: Answers, fastest_s: float) -> None:
+def _prove_one(
+    search: Search,
+    candidate: Candidate,
+    answers: Answers,
+    fastest_s: float,
+    sensitive: Callable[[], Mapping[str, float]],
+) -> None:
     """Try the candidate as it is; where int8 is too coarse, look for the fewest operators to
     raise.
     """
@@ -101,16 +119,31 @@ def _prove_one(search: Search, candidate: Candidate, answers: Answers, fastest_s
         return
     if not candidate.precision.startswith("int8"):
         return
-    order = raise_order(candidate.planned.graph)
-    if len(order) < 2:
+    errors = sensitive()
+    if len(errors) < 2:
         return  # nothing would stay in int8
-    counts = (max(1, min(round(len(order) * s), len(order) - 1)) for s in (_MOST, *_FEWER))
-    most, *fewer = (frozenset(order[:count]) for count in counts)
+    order = list(errors)
+
+    def passes(count: int) -> bool:
+        return _attempt(search, candidate, answers, frozenset(order[:count]))
+
+    most = max(1, min(round(len(order) * _MOST), len(order) - 1))
     # The most first: where that does not help, nothing in between will.
-    if not _attempt(search, candidate, answers, most):
-        return
-    if not any(_attempt(search, candidate, answers, kept) for kept in dict.fromkeys(fewer)):
-        _attempt(search, candidate, answers, most)
+    if passes(most):
+        count = _fewest(passes, fewest(errors, candidate.certificates[-1].tolerance), most)
+        if len(candidate.keep_high) != count or candidate.rejected:
+            passes(count)
+
+
+def _fewest(passes: Callable[[int], bool], guess: int, most: int) -> int:
+    """The smallest count found to pass: the guess, then halving what is left between."""
+    few, enough, count = 0, most, guess
+    for _ in range(_TRIES):
+        if not few < count < enough:
+            break
+        few, enough = (few, count) if passes(count) else (count, enough)
+        count = (few + enough) // 2
+    return enough
 
 
 def _attempt(

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from autoglm.backends.openvino.probe import cpu_flags, version
+from autoglm.backends.openvino.probe import BF16, cpu_flags, version
 from autoglm.catalog import load_pack
 from autoglm.spec import Capabilities, Constraint, Evidence, Support, Verdict, no, yes
 
-_BF16 = frozenset({"avx512_bf16", "amx_bf16", "avx512_core_amx"})
 _FP16 = frozenset({"avx512_fp16", "amx_fp16", "asimdhp"})
 _INT8 = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"})
 
@@ -18,7 +17,7 @@ def precisions() -> Mapping[str, Support]:
     """Each precision; one that the plug-in would silently replace by another is a no."""
     return {
         "fp32": yes(Evidence.MEASURED),
-        "bf16": _needs(_BF16, "this CPU has no bfloat16 arithmetic"),
+        "bf16": _needs(BF16, "this CPU has no bfloat16 arithmetic"),
         "fp16": _needs(
             _FP16, "this CPU has no float16 arithmetic: asked for it, OpenVINO computes in bfloat16"
         ),

@@ -63,8 +63,11 @@ def compile_model(model: ir.Model, options: CompileOptions, out: Path) -> Artifa
         inputs = _matched(converted.inputs, inputs)
         outputs = _matched(converted.outputs, outputs)
         lowered = _lower(converted, model, inputs, options)
-        told = configuration(options.precision, options.settings, threads=options.threads)
-        load(lowered, options.device or "CPU", told)
+        device = options.device or "CPU"
+        told = configuration(
+            options.precision, options.settings, device=device, threads=options.threads
+        )
+        load(lowered, device, told)
         _save(lowered, out / _ENTRY)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -79,7 +82,7 @@ def compile_model(model: ir.Model, options: CompileOptions, out: Path) -> Artifa
         meta={
             "settings": dict(options.settings),
             "threads": options.threads,
-            "device": options.device or "CPU",
+            "device": device,
             "renamed": _renamed(model),
         },
     )

@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING
 
+from autoglm.backends.openvino.probe import BF16, cpu_flags
 from autoglm.errors import BackendUnavailableError, CompileError
 
 if TYPE_CHECKING:
     import openvino as ov
 
-HINT = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32", "int8-dynamic": "f32"}
+_HINT = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 TYPE = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 # Left alone, int4 and int8 weights are multiplied with activations quantised in groups of 32.
 _GROUP = {"int8-dynamic": "128"}
@@ -53,11 +54,19 @@ def core() -> ov.Core:
 
 
 def configuration(
-    precision: str, settings: Mapping[str, str], *, threads: int = 0, profile: bool = False
+    precision: str,
+    settings: Mapping[str, str],
+    *,
+    device: str,
+    threads: int = 0,
+    profile: bool = False,
 ) -> dict[str, str]:
-    """What every compiled model is told; the caller's own keys come last and win."""
+    """What every compiled model is told; the caller's own keys come last and win.
+
+    What int8 leaves is computed in bf16 where the CPU has it, in fp32 elsewhere.
+    """
     told = {
-        "INFERENCE_PRECISION_HINT": HINT[precision],
+        "INFERENCE_PRECISION_HINT": _HINT.get(precision) or _beside_int8(device),
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": _GROUP.get(precision, "0"),
         "PERFORMANCE_HINT": "LATENCY",
         "PERF_COUNT": "YES" if profile else "NO",
@@ -65,6 +74,11 @@ def configuration(
     if threads:
         told["INFERENCE_NUM_THREADS"] = str(threads)
     return {**told, **{key: str(value) for key, value in settings.items()}}
+
+
+def _beside_int8(device: str) -> str:
+    # AlexNet (its LRN) and MiniLM (products kept higher) take a quarter to a third less time so.
+    return "bf16" if device == "CPU" and cpu_flags() & BF16 else "f32"
 
 
 def load(model: ov.Model, device: str, told: Mapping[str, str]) -> ov.CompiledModel:

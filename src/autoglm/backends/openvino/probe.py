@@ -19,6 +19,9 @@ from autoglm.toolchain.tool import ask
 
 _CPUINFO = Path("/proc/cpuinfo")
 
+# Features of a CPU with bfloat16 arithmetic.
+BF16 = frozenset({"avx512_bf16", "amx_bf16", "avx512_core_amx"})
+
 
 def version() -> str:
     """Version of the installed openvino; "" where it is not installed."""

@@ -29,11 +29,14 @@ def open_session(artifact: Artifact, folder: Path, options: RunOptions) -> OvSes
     meta = artifact.meta
     settings = {**meta.get("settings", {}), **options.settings}
     threads = options.threads or int(meta.get("threads", 0))
-    told = configuration(artifact.precision, settings, threads=threads, profile=options.profile)
+    device = options.device or str(meta.get("device", "CPU"))
+    told = configuration(
+        artifact.precision, settings, device=device, threads=threads, profile=options.profile
+    )
     path = folder / artifact.entry
     try:
         model = core().read_model(str(path))
-        compiled = load(model, options.device or str(meta.get("device", "CPU")), told)
+        compiled = load(model, device, told)
     except (RuntimeError, CompileError) as error:
         raise BundleError(
             "{path} does not load: {cause}.", path=path.name, cause=reason(error)
