@@ -186,6 +186,43 @@ def test_a_request_past_its_deadline_is_told_at_once_and_never_run() -> None:
     play(scene)
 
 
+def test_a_neighbour_that_left_takes_nobody_s_deadline_with_it() -> None:
+    async def scene() -> None:
+        engine = Engine()
+        batcher = Batcher(engine, info(), BatchLimits(inline_below_s=0))
+        engine.gate.clear()
+        gone = batcher.submit(request(7, deadline=time.monotonic() + 3600))
+        late = batcher.submit(request(1, deadline=time.monotonic() + 0.05))
+        gone.cancel()
+        await until(lambda: bool(engine.threads))
+
+        with pytest.raises(DeadlineError):  # while the engine hangs over it
+            await late
+        engine.gate.set()
+        await batcher.submit(request(2))
+        assert engine.first == [1.0, 2.0]
+
+    play(scene)
+
+
+def test_a_crowd_of_all_clients_and_priorities_that_fits_is_one_batch() -> None:
+    async def scene() -> None:
+        engine = Engine()
+        batcher = Batcher(engine, info(), BatchLimits(max_batch_rows=16))
+        await batcher.submit(request(0))
+        asked = [
+            batcher.submit(request(i, rows, priority=i % 3, client=Client(f"client {i % 2}")))
+            for i, rows in enumerate((1, 3, 2, 1, 4))
+        ]
+        answers = await asyncio.gather(*asked)
+
+        assert engine.rows == [1, 11]
+        for i, (answer, rows) in enumerate(zip(answers, (1, 3, 2, 1, 4), strict=True)):
+            assert np.array_equal(answer["y"], np.full((rows, 2), 2 * i, np.float32))
+
+    play(scene)
+
+
 def test_clients_take_turns_and_priority_goes_first() -> None:
     async def scene() -> None:
         engine = Engine()

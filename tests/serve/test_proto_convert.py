@@ -28,6 +28,13 @@ def tensor(dtype: str, shape: list[int], raw: bytes = b"", **values: list[object
     return pb.Tensor(name="x", dtype=dtype, shape=shape, raw=raw, values=filled)
 
 
+@pytest.mark.parametrize("dtype", NUMERIC)
+def test_what_came_raw_has_the_very_dtype_that_quick_checks_look_for(dtype: str) -> None:
+    raw = bytes(DTYPES[dtype].numpy.itemsize)
+
+    assert tensors.decode("x", dtype, (1,), raw).dtype is DTYPES[dtype].numpy
+
+
 @given(
     st.sampled_from([n for n in NUMERIC if DTYPES[n].bits >= 8]),
     npst.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5),

@@ -10,10 +10,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
 
 from autoglm.errors import AutoGLMError, DeadlineError, ExecutionError, OverloadedError
 from autoglm.serve.core import ModelInfo, Request
@@ -54,14 +53,16 @@ class BatchStats:
 class _Item:
     """One queued request."""
 
-    __slots__ = ("feeds", "future", "key", "marks", "rows", "timer")
+    __slots__ = ("future", "key", "priority", "request", "rows", "timer")
 
-    def __init__(self, future: asyncio.Future[Outputs], feeds: Feeds, rows: int, key: object):
+    def __init__(
+        self, future: asyncio.Future[Outputs], request: Request, rows: int, key: Hashable
+    ) -> None:
         self.future = future
-        self.marks: list[Any] | None = None
-        self.feeds = feeds
+        self.request = request
         self.rows = rows
         self.key = key
+        self.priority = request.priority
         self.timer: asyncio.TimerHandle | None = None
 
     def forget(self) -> None:
@@ -73,10 +74,11 @@ class _Item:
 class _Batch:
     """Requests that run together, and what became of them; times are perf_counter_ns()."""
 
-    __slots__ = ("answers", "began", "ended", "error", "items", "taken")
+    __slots__ = ("answers", "began", "ended", "error", "items", "rows", "taken")
 
     def __init__(self, items: list[_Item]) -> None:
         self.items = items
+        self.rows = [item.rows for item in items]
         self.answers: list[Outputs] = []
         self.error: AutoGLMError | None = None
         self.taken = time.perf_counter_ns()
@@ -84,30 +86,53 @@ class _Batch:
 
 
 class _Lanes:
-    """What waits, first by priority, then in turns between clients."""
+    """What waits, first by priority, then in turns between clients. Who comes is put in a lane
+    only where not all go into the next batch.
+    """
 
     def __init__(self) -> None:
-        self.lanes: dict[int, dict[str, deque[_Item]]] = {}
         self.rows = 0
+        self._arrived: list[_Item] = []
+        self._keyed = False  # whether some of them may have to run apart
+        self._lanes: dict[int, dict[str, deque[_Item]]] = {}
 
-    def add(self, item: _Item, priority: int, client: str) -> None:
-        level = self.lanes.get(priority)
-        if level is None:
-            level = self.lanes[priority] = {}
-        lane = level.get(client)
-        if lane is None:
-            lane = level[client] = deque()
-        lane.append(item)
+    def add(self, item: _Item) -> None:
+        """Let it wait."""
+        self._arrived.append(item)
         self.rows += item.rows
+        if item.key is not None:
+            self._keyed = True
+
+    def __iter__(self) -> Iterator[_Item]:
+        self._line_up()
+        return (i for level in self._lanes.values() for lane in level.values() for i in lane)
+
+    def _line_up(self) -> None:
+        for item in self._arrived:
+            level = self._lanes.setdefault(item.priority, {})
+            level.setdefault(item.request.client.name, deque()).append(item)
+        self._arrived = []
+
+    def _take_arrived(self) -> tuple[list[_Item], int]:
+        arrived, self._arrived, self.rows = self._arrived, [], 0
+        batch = [item for item in arrived if not item.future.done()]
+        if len(batch) < len(arrived):
+            for item in arrived:
+                if item.future.done():
+                    item.forget()
+        return batch, len(arrived) - len(batch)
 
     def take(self, max_rows: int, alone: bool) -> tuple[list[_Item], int]:
         """The next batch: one key, at most `max_rows` (a first item may be over it alone), and
         how many waiting items were dropped because nobody waits for them any more.
         """
+        if self.rows <= max_rows and not (alone or self._keyed or self._lanes):
+            return self._take_arrived()
+        self._line_up()
         batch: list[_Item] = []
         room, dropped = max_rows, 0
-        for priority in sorted(self.lanes, reverse=True) if len(self.lanes) > 1 else [*self.lanes]:
-            level = self.lanes[priority]
+        for priority in sorted(self._lanes, reverse=True):
+            level = self._lanes[priority]
             turns = deque(level)
             while turns and room > 0:
                 client = turns.popleft()
@@ -137,13 +162,15 @@ class _Lanes:
                     turns.append(client)
                     level[client] = level.pop(client)  # whoever was served goes to the back
             if not level:
-                del self.lanes[priority]
+                del self._lanes[priority]
+        self._keyed = bool(self._lanes)
         return batch, dropped
 
     def drop_dead(self) -> int:
         """Forget what nobody waits for; how many there were."""
+        self._line_up()
         dead = 0
-        for level in self.lanes.values():
+        for level in self._lanes.values():
             for client, lane in level.items():
                 live = deque[_Item]()
                 for item in lane:
@@ -153,7 +180,7 @@ class _Lanes:
                         live.append(item)
                 dead += len(lane) - len(live)
                 level[client] = live
-        self.rows = sum(i.rows for v in self.lanes.values() for lane in v.values() for i in lane)
+        self.rows = sum(i.rows for v in self._lanes.values() for lane in v.values() for i in lane)
         return dead
 
 
@@ -176,6 +203,7 @@ class Batcher:
             self._batching = replace(self._batching, joins=False, fixed=0)
         self._lanes = _Lanes()
         self._busy = False
+        self._running: _Batch | None = None  # in the thread
         self._scheduled = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: ThreadPoolExecutor | None = None
@@ -206,26 +234,25 @@ class Batcher:
     def submit(self, request: Request) -> asyncio.Future[Outputs]:
         """Queue it; awaiting the future gives the outputs, cancelling it drops the request.
 
-        Raises InputError for what does not fit, OverloadedError when the queue is full.
+        Raises InvalidRequestError for what does not fit, OverloadedError when the queue is full.
         """
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
-        feeds = request.inputs
-        rows, key = check_shapes(self._batching, feeds)
-        if self._lanes.rows + rows > self.limits.max_queue_rows and self._lanes.rows:
+        rows, key = check_shapes(self._batching, request.inputs)
+        lanes = self._lanes
+        if lanes.rows + rows > self.limits.max_queue_rows and lanes.rows:
             self._make_room(rows)
         future: asyncio.Future[Outputs] = loop.create_future()
-        item = _Item(future, feeds, rows, key)
+        item = _Item(future, request, rows, key)
         if request.deadline is not None:
             left = request.deadline - time.monotonic()
             if left <= 0:
                 raise self._late()
             item.timer = loop.call_later(left, self._expire, future)
         if request.marks is not None:
-            item.marks = request.marks
-            item.marks.append(("queue", time.perf_counter_ns()))
-        self._lanes.add(item, request.priority, request.client.name)
+            request.marks.append(("queue", time.perf_counter_ns()))
+        lanes.add(item)
         if not (self._scheduled or self._busy):
             self._scheduled = True
             loop.call_soon(self._flush)
@@ -236,6 +263,18 @@ class Batcher:
         if self._thread is not None:
             self._thread.shutdown(wait=False)
             self._thread = None
+
+    def abandon(self, running: AutoGLMError, waiting: AutoGLMError) -> None:
+        """Fail what runs in the thread, and what waits: the engine hangs. Should it come back, the
+        queue goes on.
+        """
+        runs = self._running.items if self._running is not None else []
+        for items, error in ((runs, running), (list(self._lanes), waiting)):
+            for item in items:
+                if not item.future.done():
+                    item.future.set_exception(error)
+                item.forget()
+        self.stats.dropped += self._lanes.drop_dead()
 
     def _make_room(self, rows: int) -> None:
         self.stats.dropped += self._lanes.drop_dead()
@@ -266,7 +305,7 @@ class Batcher:
         if not items:
             return
         batch = _Batch(items)
-        if self._on_loop(sum(item.rows for item in items)):
+        if self._on_loop(sum(batch.rows)):
             self._answer(batch)
             self._deliver(batch)
             self._next()
@@ -275,9 +314,8 @@ class Batcher:
         if self._thread is None:
             name = f"engine {self.info.name}"
             self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
-        self._busy = True
-        done = self._loop.run_in_executor(self._thread, self._answer, batch)
-        done.add_done_callback(lambda _: self._returned(batch))
+        self._busy, self._running = True, batch
+        self._thread.submit(self._answer_apart, batch, self._loop)
 
     def _on_loop(self, rows: int) -> bool:
         expected, limit = self.expected_s(rows), self.limits.inline_below_s
@@ -288,15 +326,19 @@ class Batcher:
         self._offloaded += 1
         return limit > 0 and self._offloaded % _RETIME == 0 and expected < limit + _INTERPRETER_S
 
+    def _answer_apart(self, batch: _Batch, loop: asyncio.AbstractEventLoop) -> None:
+        self._answer(batch)
+        loop.call_soon_threadsafe(self._returned, batch)
+
     def _returned(self, batch: _Batch) -> None:
-        self._busy = False
+        self._busy, self._running = False, None
         # The engine is idle: the next batch starts before the answers of this one are handed out.
-        if self._lanes.lanes and not self._scheduled:
+        if self._lanes.rows and not self._scheduled:
             self._flush()
         self._deliver(batch)
 
     def _next(self) -> None:
-        if self._lanes.lanes and not (self._busy or self._scheduled):
+        if self._lanes.rows and not (self._busy or self._scheduled):
             assert self._loop is not None
             self._scheduled = True
             self._loop.call_soon(self._flush)
@@ -307,23 +349,22 @@ class Batcher:
         try:
             pads = self._batching.pads or self.limits.buckets
             if not self._batching.joins or (len(items) == 1 and not pads):
-                batch.answers = [self._timed(batch, items[0].feeds, items[0].rows, 0)]
+                item = items[0]
+                batch.answers = [self._timed(batch, item.request.inputs, item.rows, 0)]
             else:
                 batch.answers = self._together(batch)
         except Exception as error:  # an engine may raise anything; its reason goes to the client
             batch.error = as_error(error)
 
     def _together(self, batch: _Batch) -> list[Outputs]:
-        items = batch.items
-        rows = [item.rows for item in items]
-        total = sum(rows)
+        feeds, total = [item.request.inputs for item in batch.items], sum(batch.rows)
         size = max(total, self._batching.fixed or _bucket(total, self.limits.buckets))
-        feeds = join([item.feeds for item in items], size - total)
-        outputs = self._timed(batch, feeds, total, size - total)
-        parts = split(outputs, rows, size)
+        outputs = self._timed(batch, join(feeds, size - total), total, size - total)
+        parts = split(outputs, batch.rows, size)
         if parts is None:  # some output has no row for each input row: this model takes no batches
             self._batching = replace(self._batching, joins=False, fixed=0)
-            return [self._timed(batch, item.feeds, item.rows, 0) for item in items]
+            each = zip(feeds, batch.rows, strict=True)
+            return [self._timed(batch, one, rows, 0) for one, rows in each]
         return parts
 
     def _timed(self, batch: _Batch, feeds: Feeds, rows: int, padding: int) -> Outputs:
@@ -345,41 +386,27 @@ class Batcher:
             self._one_by_one(items)
             return
         self.stats.requests += len(items)
-        if error is not None:
-            self.stats.failed += 1
-            self._settle(items[0], batch, None, error)
-            return
-        for item, answer in zip(items, batch.answers, strict=True):
-            if item.marks is None and item.timer is None:
-                future = item.future
-                if not future.done():
-                    future.set_result(answer)
+        self.stats.failed += error is not None
+        answers: Sequence[Outputs | AutoGLMError] = batch.answers if error is None else [error]
+        times = (("batch", batch.taken), ("device", batch.began), ("reply", batch.ended))
+        for item, answer in zip(items, answers, strict=True):
+            if item.request.marks is not None:
+                item.request.marks += times
+            if item.timer is not None:
+                item.timer.cancel()
+            if item.future.done():
+                continue
+            if isinstance(answer, AutoGLMError):
+                item.future.set_exception(answer)
             else:
-                self._settle(item, batch, answer, None)
-
-    def _settle(
-        self, item: _Item, batch: _Batch, answer: Outputs | None, error: AutoGLMError | None
-    ) -> None:
-        if item.marks is not None:
-            item.marks += (
-                ("batch", batch.taken),
-                ("device", batch.began),
-                ("reply", batch.ended),
-            )
-        if item.timer is not None:
-            item.timer.cancel()
-        if item.future.done():
-            return
-        if error is not None:
-            item.future.set_exception(error)
-        elif answer is not None:
-            item.future.set_result(answer)
+                item.future.set_result(answer)
 
     def _one_by_one(self, items: list[_Item]) -> None:
         """A batch failed: each runs by itself, so that nobody pays for a neighbour."""
         for item in items:
             item.key = object()  # equal to no other
-            self._lanes.add(item, _FIRST, "")
+            item.priority = _FIRST
+            self._lanes.add(item)
         self._next()
 
 

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
 from urllib.parse import unquote
 
@@ -32,18 +33,28 @@ Answer: TypeAlias = Callable[[bytes, "Call"], Awaitable[Any]]  # -> a message
 Refusal: TypeAlias = Callable[[bytes, AutoGLMError], Any]  # -> a message
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What all calls of one listener share."""
+
+    gateway: Gateway
+    draining: asyncio.Event
+    max_bytes: int
+    mutual: bool = False  # peers show a certificate, and it was verified
+
+
 class Call:
     """One call, or one message of a stream: its gateway, its client, its deadline."""
 
     __slots__ = ("client", "context", "credentials", "gateway", "headers")
 
-    def __init__(self, gateway: Gateway, context: Any) -> None:
-        self.gateway = gateway
+    def __init__(self, terms: Terms, context: Any) -> None:
+        self.gateway = terms.gateway
         self.context = context
         metadata = context.invocation_metadata() or ()
         self.headers: dict[str, str] = {k: v for k, v in metadata if isinstance(v, str)}
-        self.credentials = _credentials(context, self.headers)
-        self.client: Client = gateway.authenticate(self.credentials)
+        self.credentials = _credentials(context, self.headers, terms.mutual)
+        self.client: Client = self.gateway.authenticate(self.credentials)
 
     def deadline(self, own: float | None = None) -> float | None:
         """The earlier of gRPC's deadline and the message's own, in time.monotonic() seconds."""
@@ -54,12 +65,12 @@ class Call:
         return end if own is None else min(own, end)
 
 
-def _credentials(context: Any, headers: dict[str, str]) -> Credentials:
+def _credentials(context: Any, headers: dict[str, str], mutual: bool) -> Credentials:
     return Credentials(
         "grpc",
         address=_address(context.peer()),
         authorization=headers.get("authorization", ""),
-        certificate=_subject(context),
+        certificate=_subject(context) if mutual else "",
         headers=headers,
     )
 
@@ -112,17 +123,15 @@ def _add(status: Any, detail: Any) -> None:
     status.details.append(packed)
 
 
-def unary(
-    gateway: Gateway, answer: Answer, draining: asyncio.Event, *, max_bytes: int
-) -> grpc.RpcMethodHandler:
+def unary(terms: Terms, answer: Answer) -> grpc.RpcMethodHandler:
     """One request, one answer. A cancelled call cancels this task, and so its queued work."""
 
     async def handle(raw: bytes, context: Any) -> bytes:
         try:
-            if draining.is_set():
+            if terms.draining.is_set():
                 raise _stopping()
-            _require_size(raw, max_bytes)
-            reply = await answer(raw, Call(gateway, context))
+            _require_size(raw, terms.max_bytes)
+            reply = await answer(raw, Call(terms, context))
             return reply.SerializeToString()  # type: ignore[no-any-return]
         except Exception as error:
             await abort(context, known(error))
@@ -131,14 +140,7 @@ def unary(
 
 
 def stream(
-    gateway: Gateway,
-    answer: Answer,
-    refuse: Refusal,
-    *,
-    in_flight: int,
-    ordered: bool,
-    draining: asyncio.Event,
-    max_bytes: int,
+    terms: Terms, answer: Answer, refuse: Refusal, *, in_flight: int, ordered: bool
 ) -> grpc.RpcMethodHandler:
     """Many requests, at most `in_flight` of them being answered; `ordered` answers in their order.
 
@@ -148,23 +150,23 @@ def stream(
 
     async def handle(_: Any, context: Any) -> None:
         try:
-            call = Call(gateway, context)
+            call = Call(terms, context)
             slots, writing = asyncio.Semaphore(in_flight), asyncio.Lock()
             previous: asyncio.Task[None] | None = None
 
             async def reply(raw: bytes, before: asyncio.Task[None] | None) -> None:
-                message = await _settled(answer, refuse, raw, call, max_bytes)
+                message = await _settled(answer, refuse, raw, call, terms.max_bytes)
                 if before is not None:
                     await asyncio.wait((before,))
                 async with writing:  # gRPC takes one write at a time
                     await context.write(message.SerializeToString())
                 slots.release()
 
-            async with asyncio.TaskGroup() as group, _ending(draining) as end:
+            async with asyncio.TaskGroup() as group, _ending(terms.draining) as end:
                 while (raw := await _read(context, end)) is not None:
                     await slots.acquire()
                     previous = group.create_task(reply(raw, previous if ordered else None))
-            if draining.is_set():
+            if terms.draining.is_set():
                 raise _stopping()
         except Exception as error:
             await abort(context, known(error))

@@ -14,8 +14,8 @@ import grpc
 from grpc_health.v1 import health_pb2 as pb
 
 from autoglm.errors import AutoGLMError, ModelNotServedError
-from autoglm.serve.core import Gateway
-from autoglm.serve.grpc.calls import abort
+from autoglm.serve.core import Client, Gateway
+from autoglm.serve.grpc.calls import Call, Terms, abort
 from autoglm.serve.proto import convert
 
 SERVICE = "grpc.health.v1.Health"
@@ -23,34 +23,35 @@ LOOK_S = 0.25
 _Status = pb.HealthCheckResponse
 
 
-def status(gateway: Gateway, name: str, services: Sequence[str], draining: bool) -> int:
-    """SERVING, NOT_SERVING, or SERVICE_UNKNOWN where nothing has that name."""
-    if name and name not in services:
+def status(gateway: Gateway, client: Client | None, name: str, draining: bool) -> int:
+    """SERVING, NOT_SERVING, or SERVICE_UNKNOWN where nothing has that name. `client` asks for the
+    model `name`, nobody in particular for the server (None). ForbiddenError where it is not its.
+    """
+    ready = True
+    if client is not None:
+        model, _, version = name.partition("/")
+        gateway.permit(client, model)
         try:
-            model, _, version = name.partition("/")
-            ready = gateway.model(model, version).state == "ready"
+            ready = gateway.model(model, version, client).state == "ready"
         except ModelNotServedError:
             return int(_Status.SERVICE_UNKNOWN)
-        except AutoGLMError:
-            ready = False
-    else:
-        ready = True
     return int(
         _Status.SERVING if ready and gateway.ready() and not draining else _Status.NOT_SERVING
     )
 
 
-def handlers(
-    gateway: Gateway, services: Sequence[str], draining: asyncio.Event
-) -> dict[str, grpc.RpcMethodHandler]:
-    """Check and Watch; neither asks for credentials."""
+def handlers(terms: Terms, services: Sequence[str]) -> dict[str, grpc.RpcMethodHandler]:
+    """Check and Watch. The server and its services ask for no credentials, for a probe has none;
+    a model is told of to a client that may use it, for its name alone says something.
+    """
 
     async def look(raw: bytes, context: Any) -> int:
         try:
             name = convert.parse(raw, pb.HealthCheckRequest).service
+            client = None if not name or name in services else Call(terms, context).client
+            return status(terms.gateway, client, name, terms.draining.is_set())
         except AutoGLMError as error:
             await abort(context, error)
-        return status(gateway, name, services, draining.is_set())
 
     async def check(raw: bytes, context: Any) -> bytes:
         found = await look(raw, context)
@@ -65,7 +66,7 @@ def handlers(
             if found != last:
                 await context.write(_Status(status=found).SerializeToString())
                 last = found
-            if draining.is_set():
+            if terms.draining.is_set():
                 return
             await asyncio.sleep(LOOK_S)
 

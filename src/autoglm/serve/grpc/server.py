@@ -13,7 +13,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from autoglm.errors import ConfigError
 from autoglm.serve.core import Gateway
 from autoglm.serve.grpc import health, inference, oip
-from autoglm.serve.grpc.calls import stream, unary
+from autoglm.serve.grpc.calls import Terms, stream, unary
 from autoglm.serve.options import Tls, TransportOptions, server_context
 from autoglm.serve.proto.pool import POOL
 
@@ -43,8 +43,9 @@ class Listener:
         shared, own = options.get("options"), options.get("grpc")
         self._shared = shared if isinstance(shared, TransportOptions) else TransportOptions()
         self._own = own if isinstance(own, GrpcOptions) else GrpcOptions()
-        self._gateway = gateway
-        self._draining = asyncio.Event()
+        tls = self._shared.tls
+        mutual = tls is not None and tls.client_ca is not None
+        self._terms = Terms(gateway, asyncio.Event(), self._shared.max_bytes, mutual)
         self._server: grpc.aio.Server | None = None
 
     async def start(self, address: str) -> str:
@@ -69,7 +70,7 @@ class Listener:
 
     async def drain(self, timeout_s: float) -> None:
         """Say that we go, take no new calls, end streams, and answer what was accepted."""
-        self._draining.set()
+        self._terms.draining.set()
         if self._server is not None:
             # gRPC answers CANCELLED to what arrives once it stops, which no client may send again;
             # for a moment we say UNAVAILABLE ourselves, so that clients turn away first.
@@ -85,14 +86,11 @@ class Listener:
 
     def _add_services(self, server: grpc.aio.Server) -> None:
         for service, methods in ((oip, oip.UNARY), (inference, inference.UNARY)):
-            handlers = {
-                name: unary(self._gateway, answer, self._draining, max_bytes=self._shared.max_bytes)
-                for name, answer in methods.items()
-            }
+            handlers = {name: unary(self._terms, answer) for name, answer in methods.items()}
             handlers |= self._streams(service.SERVICE)
             _add(server, service.SERVICE, handlers)
         names = (oip.SERVICE, inference.SERVICE)
-        _add(server, health.SERVICE, health.handlers(self._gateway, names, self._draining))
+        _add(server, health.SERVICE, health.handlers(self._terms, names))
         for file in (health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR):
             POOL.AddSerializedFile(file.serialized_pb)
         listed = (*names, health.SERVICE, reflection.SERVICE_NAME)
@@ -104,14 +102,12 @@ class Listener:
         else:
             name, answer, refuse = "InferStream", inference.infer, inference.refuse
         handler = stream(
-            self._gateway,
+            self._terms,
             answer,
             refuse,
             in_flight=self._own.stream_in_flight,
             # Triton's clients match answers to requests by their order.
             ordered=service == oip.SERVICE,
-            draining=self._draining,
-            max_bytes=self._shared.max_bytes,
         )
         return {name: handler}
 

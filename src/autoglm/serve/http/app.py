@@ -70,20 +70,24 @@ class App:
         )
         gateway = self.gateway
         client = None if route.open else gateway.authenticate(credentials)
-        body = await self._body(headers, receive, route.json)
+        body = await self._body(headers, receive, bool(scope.get("whole")))
+        if route.json and body:
+            _require_type(headers)
         call = Call(method, path, scope["query_string"], headers, body, client)  # type: ignore[arg-type]
         if scope["http_version"][0] != "2":
             return await route.handler(gateway, call, *route.arguments)
         return await _while_there(route.handler(gateway, call, *route.arguments), receive)
 
-    async def _body(self, headers: dict[str, str], receive: Receive, json: bool) -> bytes:
+    async def _body(self, headers: dict[str, str], receive: Receive, whole: bool) -> bytes:
         length = headers.get("content-length")
         # Python reads no number of thousands of digits; the parsers let only zeros be so many.
         if length is not None and (size := int(length[-20:])) > self.max_bytes:
             raise self._too_large(size)
+        if whole:  # it is there already: no clock is needed
+            return await self._read(receive)
         try:
             async with asyncio.timeout(self.body_timeout_s):
-                body = await self._read(receive)
+                return await self._read(receive)
         except TimeoutError as error:
             raise HttpError(
                 408,
@@ -91,9 +95,6 @@ class App:
                 seconds=self.body_timeout_s,
                 close=True,
             ) from error
-        if json and body:
-            _require_type(headers)
-        return body
 
     async def _read(self, receive: Receive) -> bytes:
         parts: list[bytes] = []

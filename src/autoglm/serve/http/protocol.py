@@ -102,6 +102,11 @@ class Http1(HttpToolsProtocol):  # type: ignore[misc]
         if self.draining:
             self.cycle.keep_alive = False
 
+    def on_message_complete(self) -> None:
+        """The body is whole; the application finds it so in its scope."""
+        self.scope["whole"] = True
+        super().on_message_complete()
+
     def on_response_complete(self) -> None:
         """The connection may be used again."""
         self._task = None

@@ -34,11 +34,16 @@ OIP_NAMES = {
     "string": "BYTES",
 }
 _FROM_OIP = {oip: ours for ours, oip in OIP_NAMES.items()}
-_WIRE = {
-    name: row.numpy.newbyteorder("<") if row.numpy.kind in "iufc" else row.numpy
-    for name, row in DTYPES.items()
-    if name != "string"
-}
+
+
+def _little(held: np.dtype) -> np.dtype:
+    # Where the machine's own order is that, the same object: the quick checks of a request and of
+    # an engine compare dtypes by identity.
+    little = held.newbyteorder("<") if held.kind in "iufc" else held
+    return held if little == held else little
+
+
+_WIRE = {name: _little(row.numpy) for name, row in DTYPES.items() if name != "string"}
 
 
 def oip_name(dtype: str) -> str:
