@@ -21,6 +21,7 @@ from autoglm.tensor.files import write_error
 
 if TYPE_CHECKING:
     from autoglm.bundle.manifest import Bundle
+    from autoglm.llm.check import LanguageReport
     from autoglm.runtime.candidate import Measurement
     from autoglm.runtime.hardware import Hardware
     from autoglm.runtime.migrate import Migration
@@ -33,6 +34,7 @@ __all__ = [
     "backends",
     "bench",
     "check",
+    "check_language_model",
     "chips",
     "compile",
     "devices",
@@ -45,6 +47,9 @@ __all__ = [
 ]
 
 
+# Options that only a language model's plan has, and what of a config counts for one.
+_LANGUAGE_KEYS = {"context", "concurrency", "devices", "to"}
+_LANGUAGE_CONFIG = {"arch", "backend", "memory_limit_bytes", "precision", "timeout_s"}
 # What of a config still counts once a bundle is compiled.
 _RUN_KEYS = {"device", "inputs", "memory_limit_bytes", "settings", "threads", "timeout_s"}
 
@@ -68,13 +73,18 @@ def check(
     *,
     example_inputs: Sequence[Value] | None = None,
     **overrides: Any,
-) -> Report:
+) -> Report | LanguageReport:
     """Say what would run where, why not elsewhere, and what it costs; compiles nothing, needs no
     toolkit.
 
     With `backend="auto"` the engine with the best predicted plan is reported, the others as
-    alternatives. Raises ModelError for a broken model, ConfigError for a wrong key.
+    alternatives. Raises ModelError for a broken model, ConfigError for a wrong key. Returns a
+    `Report`; for a language model's folder what `check_language_model` returns, with its options.
     """
+    from autoglm.llm.read import is_language_model
+
+    if _LANGUAGE_KEYS & set(overrides) or is_language_model(source):
+        return check_language_model(source, config, **overrides)
     from autoglm.runtime.machine import machine
     from autoglm.runtime.prepare import load, plan_for
 
@@ -93,6 +103,45 @@ def check(
         if p is not best and p.plan.fit is not Fit.NO
     )
     return make_report(loaded, best, config, others)
+
+
+def check_language_model(
+    source: object,
+    config: AdaptConfig | None = None,
+    *,
+    precision: str | None = None,
+    to: Sequence[str] = (),
+    context: int | None = None,
+    concurrency: int | None = None,
+    devices: int | None = None,
+    **overrides: Any,
+) -> LanguageReport:
+    """Whether a language model fits, and how fast it would be, from its config.json alone.
+
+    `context` is prompt and answer together, `concurrency` the sequences at a time, `devices` the
+    devices that share it, `precision` auto, fp32, bf16, fp16, int8 or int4; `to` names more chips.
+    """
+    from autoglm.llm.check import check_language_model as plan
+
+    config = merge(config, **overrides)
+    if idle := sorted(config.model_fields_set - _LANGUAGE_CONFIG):
+        raise ConfigError(
+            "{keys} would have no effect on the plan of a language model.",
+            hint="Leave it out; what counts is {known}.",
+            keys=", ".join(idle),
+            known=", ".join(sorted(_LANGUAGE_CONFIG)),
+        )
+    own = config.precision if "precision" in config.model_fields_set else "auto"
+    return plan(
+        source,
+        backend=config.backend,
+        arch=config.arch,
+        to=to,
+        precision=precision or own,
+        context=context,
+        concurrency=1 if concurrency is None else concurrency,
+        devices=1 if devices is None else devices,
+    )
 
 
 def migrate(

@@ -1,0 +1,1 @@
+"""Language models: what a config.json promises, and what it takes to run it."""
