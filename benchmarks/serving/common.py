@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -104,8 +105,20 @@ class Served:
         return float(sum(t.user + t.system for t in times))
 
     def pss_mb(self) -> float:
-        """Proportional set size: shared pages counted once."""
-        return float(sum(p.memory_full_info().pss for p in self.tree())) / 1e6
+        """Proportional set size as if nobody else ran: what the tree shares counts once, and what
+        it shares with us, who map the same libraries, counts whole.
+        """
+        own, files = 0.0, dict[str, int]()
+        for process in self.tree():
+            clean = defaultdict[str, int](int)
+            for area in process.memory_maps(grouped=False):
+                if area.path.startswith("/"):
+                    clean[area.path] += area.rss - area.anonymous
+                    own += area.anonymous
+                else:
+                    own += area.pss
+            files |= {path: max(size, files.get(path, 0)) for path, size in clean.items()}
+        return (own + sum(files.values())) / 1e6
 
 
 @contextmanager
