@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -40,6 +40,7 @@ GOOD = json.dumps({"model_name": "dense", "data": [ROW]}).encode()
 MINE = {"500", "exception", "no answer"}  # what nobody may be told
 _LENGTH = "inference-header-content-length"
 _AT_ONCE = 32
+_PATIENCE_S = 30.0  # for all messages of a connection
 _STREAMS = 8  # of one HTTP/2 connection
 # A client that does not go on is told so soon; 408 is then its right answer.
 _SHORT = TransportOptions(
@@ -234,7 +235,9 @@ async def serve(bundle: Path) -> None:
         await asyncio.Event().wait()
 
 
-Play = Callable[[asyncio.StreamReader, asyncio.StreamWriter, list[Any]], Any]
+Play = Callable[
+    [asyncio.StreamReader, asyncio.StreamWriter, list[Any], Counter[str]], Awaitable[int]
+]
 
 
 async def fuzz_wire(address: str, messages: Iterator[Any], play: Play, size: int) -> Counter[str]:
@@ -243,17 +246,25 @@ async def fuzz_wire(address: str, messages: Iterator[Any], play: Play, size: int
     found: Counter[str] = Counter()
 
     async def work() -> None:
-        while batch := [m for _, m in zip(range(size), messages, strict=False)]:
+        batch: list[Any] = []
+        while batch := batch or [m for _, m in zip(range(size), messages, strict=False)]:
             try:
                 reader, writer = await asyncio.open_connection(host, int(port))
             except OSError:
                 found["no answer"] += len(batch)
                 continue
             told: Counter[str] = Counter()
-            with contextlib.suppress(OSError):
-                async with asyncio.timeout(60):
-                    told = await play(reader, writer, batch)
-            told["closed"] += max(0, len(batch) - told.total())
+            sent = len(batch)
+            try:
+                async with asyncio.timeout(_PATIENCE_S):
+                    sent = await play(reader, writer, batch, told)
+            except TimeoutError:
+                told["no answer"] += 1
+                print(f"no answer: {batch!r}", file=sys.stderr)
+            except OSError:
+                pass  # it closed the connection
+            told["closed"] += max(0, sent - told.total())
+            batch = batch[sent:]
             found.update(told)
             writer.close()
             with contextlib.suppress(OSError):
@@ -284,17 +295,19 @@ def heads(count: int, seed: int) -> Iterator[bytes]:
 
 
 async def play_h1(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, batch: list[bytes]
-) -> Counter[str]:
-    """Send each and read its answer, until the server ends the connection."""
-    told: Counter[str] = Counter()
-    for message in batch:
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    batch: list[bytes],
+    told: Counter[str],
+) -> int:
+    """Send each and read its answer, until the server ends the connection; how many were sent."""
+    for number, message in enumerate(batch, 1):
         writer.write(message)
         status = await _status(reader, bare=message.startswith(b"HEAD "))
         if not status:
-            break
+            return number
         told[status] += 1
-    return told
+    return len(batch)
 
 
 async def _status(reader: asyncio.StreamReader, *, bare: bool) -> str:
@@ -324,16 +337,25 @@ def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 
 
 async def play_h2(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, batch: list[Any]
-) -> Counter[str]:
-    """All of them as streams of one connection; in a third of them the frames are spoilt."""
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    batch: list[Any],
+    told: Counter[str],
+) -> int:
+    """All of them as streams of one connection; the frames of some are spoilt: what is in them, or
+    their very bytes, after which nothing is where it should be.
+    """
     chance = random.Random(repr(batch[0]))
     data = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(_SETTINGS, 0, 0, b"")
     for number, request in enumerate(batch):
         message = _stream(2 * number + 1, *request)
-        data += spoilt(message, chance) if chance.random() < 0.35 else message
+        match chance.randrange(20):
+            case 0:
+                message = spoilt(message, chance)
+            case 1 | 2 | 3:
+                message = _spoilt_inside(message, chance)
+        data += message
     writer.write(data)
-    told: Counter[str] = Counter()
     decoder = hpack.Decoder()
     while told.total() < len(batch):
         try:
@@ -346,7 +368,19 @@ async def play_h2(
             told["reset"] += 1
         elif kind == _GOAWAY:
             break
-    return told
+    return len(batch)
+
+
+def _spoilt_inside(message: bytes, chance: random.Random) -> bytes:
+    """Frames of the right lengths with a spoilt kind, flags, number or payload."""
+    found = b""
+    while message:
+        size = 9 + int.from_bytes(message[:3], "big")
+        part, message = message[3:size], message[size:]
+        if chance.random() < 0.5:
+            part = spoilt(part, chance)[: 1 << 14].ljust(6, b"\0")
+        found += (len(part) - 6).to_bytes(3, "big") + part
+    return found
 
 
 def _stream(

@@ -2,7 +2,7 @@
 
 An `Ask` is what is asked, apart from any wire; `wires` writes it down as each wire has it. Where
 only the written form is wrong, a fault gives that form itself (`bodies`). Where it cannot be, it
-says why (`never`); where the library beneath us answers it first, `bare`, its status alone counts.
+says why (`never`).
 """
 
 from __future__ import annotations
@@ -85,7 +85,6 @@ class Fault:
     ask: Ask = GOOD
     bodies: Mapping[str, bytes] = field(default_factory=dict)
     never: Mapping[str, str] = field(default_factory=dict)
-    bare: tuple[str, ...] = ()
     server: str = "open"
     state: str = ""
 
@@ -100,7 +99,6 @@ NO_SHAPE = not_on(ENVELOPE, "the shape is that of the lists")
 NO_LISTS = not_on(RAW, "lists are flat, and the shape is said beside them")
 NO_TEXT = not_on(PROTOBUF, "a message is no text")
 NOT_JSON = not_on(RAW, "tensors are bytes or typed lists, which hold nothing else")
-NO_CODING = not_on((MQTT, MQTT_PROTOBUF), "MQTT has no compression")
 
 
 def texts(envelope: bytes, v2: bytes) -> dict[str, bytes]:
@@ -216,8 +214,10 @@ OF_THE_FORM = (
         "a compression that is not known",
         "unsupported-type",
         replace(GOOD, coding="br"),
-        never=NO_CODING,
-        bare=(V2_GRPC, GRPC),
+        never={
+            **not_on((MQTT, MQTT_PROTOBUF), "MQTT has no compression"),
+            **not_on((V2_GRPC, GRPC), "gRPC's core answers by itself: INTERNAL"),
+        },
     ),
     Fault("more bytes than are taken", "too-large", x(MANY)),
 )

@@ -262,7 +262,7 @@ STATES: dict[str, Callable[[Server], Any]] = {
 def expected(fault: Fault, wire: str) -> Outcome:
     row = TABLE[fault.code]
     status = row.grpc if wire in (V2_GRPC, GRPC) else row.http
-    return Outcome("" if wire in fault.bare else fault.code, status)
+    return Outcome(fault.code, status)
 
 
 def played(fault: Fault, place: Place) -> dict[str, Outcome]:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 import grpc
-import h2.connection
-import h2.events
 import httpx
 import orjson
 
@@ -34,7 +30,7 @@ _WAIT_S = 60
 
 @dataclass(frozen=True)
 class Outcome:
-    """The code ("" = answered, or a library's own words), and the wire's own status."""
+    """The code ("" = answered), and the wire's own status."""
 
     code: str
     status: int | str
@@ -152,8 +148,6 @@ class Client:
         return self._rest(path, ask, head + tail, **length)
 
     def _grpc(self, wire: str, ask: Ask, raw: bytes) -> Outcome:
-        if ask.coding:
-            return Outcome("", compressed(self._urls["grpc"], PATHS[wire], ask.coding, raw))
         call = self._channel.unary_unary(PATHS[wire])
         try:
             call(raw, metadata=tuple(self._key(ask).items()), timeout=_WAIT_S)
@@ -195,7 +189,7 @@ class Broker:
     """An MQTT 5 client in a thread of its own, which waits for one answer at a time."""
 
     def __init__(self, port: int) -> None:
-        self._reply = f"parity/{port}"
+        self._reply = f"parity/{port}/{id(self)}"
         self._answers: dict[bytes, Any] = {}
         self._wake = threading.Condition()
         self._numbers = itertools.count()
@@ -227,40 +221,3 @@ class Broker:
         with self._wake:
             self._answers[bytes(message.properties.CorrelationData)] = message
             self._wake.notify_all()
-
-
-def compressed(url: str, path: str, coding: str, raw: bytes) -> str:
-    """The gRPC status of a message compressed in a way that grpcio's own client does not know."""
-    host, _, port = url.partition("://")[2].rpartition(":")
-    link = h2.connection.H2Connection()
-    link.initiate_connection()
-    headers = [
-        (":method", "POST"),
-        (":scheme", "http"),
-        (":path", path),
-        (":authority", host),
-        ("content-type", "application/grpc"),
-        ("te", "trailers"),
-        ("grpc-encoding", coding),
-    ]
-    link.send_headers(1, headers)
-    link.send_data(1, b"\x01" + len(raw).to_bytes(4, "big") + raw, end_stream=True)
-    with contextlib.closing(socket.create_connection((host, int(port)), _WAIT_S)) as peer:
-        peer.sendall(link.data_to_send())
-        for name, value in _response(peer, link):
-            if name == b"grpc-status":
-                number = int(value)
-                return next(c.name for c in grpc.StatusCode if c.value[0] == number)
-    return "no status"
-
-
-def _response(
-    peer: socket.socket, link: h2.connection.H2Connection
-) -> Iterator[tuple[bytes, bytes]]:
-    """Headers and trailers, as they come."""
-    while data := peer.recv(65536):
-        for event in link.receive_data(data):
-            if isinstance(event, h2.events.ResponseReceived | h2.events.TrailersReceived):
-                for name, value in event.headers:
-                    yield bytes(name), bytes(value)
-        peer.sendall(link.data_to_send())

@@ -119,13 +119,24 @@ class _Bounded(asyncio.StreamReaderProtocol):
 @cache
 def _server() -> Any:
     from hypercorn.asyncio.tcp_server import TCPServer
-    from hypercorn.events import Event, Updated
+    from hypercorn.events import Closed, Event, Updated
     from hypercorn.protocol.h2 import H2Protocol
 
     class Server(TCPServer):  # type: ignore[misc]
-        """hypercorn with two mistakes mended: it takes the preface for a request and stops the idle
-        clock, for good; and it ends a connection for data of a stream that it has answered.
+        """hypercorn with four mistakes mended: it takes the preface for a request and stops the
+        idle clock, for good; it ends a connection for data of a stream that it has answered; where a
+        request makes it raise, it waits for ever for what it has stopped itself; and a connection
+        that the client has closed it keeps until the idle clock ends.
         """
+
+        async def _read_data(self) -> None:
+            try:
+                await super()._read_data()
+            except Exception as error:  # such as a path that is no ASCII
+                _log.debug("an HTTP/2 connection was ended: %r", error)
+                await self.protocol.handle(Closed())
+            finally:
+                await self.idle_task.stop()
 
         async def protocol_send(self, event: Event) -> None:
             spoken = self.protocol.protocol
@@ -158,5 +169,3 @@ async def _quietly(run: Callable[[], Any]) -> None:
         await run()
     except* (OSError, asyncio.CancelledError):
         pass
-    except* Exception as errors:  # hypercorn raises for some malformed requests
-        _log.debug("an HTTP/2 connection was ended: %s", errors.exceptions)
