@@ -303,15 +303,18 @@ async def play_h1(
     """Send each and read its answer, until the server ends the connection; how many were sent."""
     for number, message in enumerate(batch, 1):
         writer.write(message)
-        status = await _status(reader, bare=message.startswith(b"HEAD "))
-        if not status:
+        status, goes_on = await _status(reader, bare=message.startswith(b"HEAD "))
+        if status:
+            told[status] += 1
+        if not goes_on:
             return number
-        told[status] += 1
     return len(batch)
 
 
-async def _status(reader: asyncio.StreamReader, *, bare: bool) -> str:
-    """Read one answer; `bare` has no body, whatever its length says."""
+async def _status(reader: asyncio.StreamReader, *, bare: bool) -> tuple[str, bool]:
+    """Read one answer, whose body is not sent where `bare`; "" where none came, and whether the
+    connection goes on.
+    """
     try:
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
         _, _, rest = head.partition(b"content-length: ")
@@ -320,8 +323,8 @@ async def _status(reader: asyncio.StreamReader, *, bare: bool) -> str:
             with contextlib.suppress(asyncio.IncompleteReadError):
                 await asyncio.wait_for(reader.readexactly(length), 0.5)
     except (asyncio.IncompleteReadError, TimeoutError, ValueError):
-        return ""
-    return head[9:12].decode()
+        return "", False
+    return head[9:12].decode(), b"connection: close" not in head
 
 
 # --- HTTP/2 --------------------------------------------------------------------------------------

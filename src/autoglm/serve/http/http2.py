@@ -123,10 +123,12 @@ def _server() -> Any:
     from hypercorn.protocol.h2 import H2Protocol
 
     class Server(TCPServer):  # type: ignore[misc]
-        """hypercorn with four mistakes mended: it takes the preface for a request and stops the
-        idle clock, for good; it ends a connection for data of a stream that it has answered; where a
-        request makes it raise, it waits for ever for what it has stopped itself; and a connection
-        that the client has closed it keeps until the idle clock ends.
+        """hypercorn with four mistakes mended.
+
+        It takes the preface for a request and stops the idle clock, for good. It ends a connection
+        for data of a stream that it has answered. Where a request makes it raise, it waits for ever
+        for what it has stopped itself. And a connection that the client has closed it keeps until
+        the idle clock ends.
         """
 
         async def _read_data(self) -> None:
