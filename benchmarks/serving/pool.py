@@ -6,7 +6,8 @@
 engine in a process of its own, at 1 and 64 requests at once. `reload`: failed requests and the
 longest pause of any client while a version is loaded again and again. `preload`: how many of 60
 requests wait for a load, three models in turn with memory for two, by sequence switched off and on.
-Prints JSON.
+`crossing`: median microseconds of a tensor's way to another process and back, through memory that
+both see and through the pipe alone, in turns. Prints JSON.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
@@ -27,7 +30,10 @@ from onnx import TensorProto, helper, numpy_helper
 from autoglm import api
 from autoglm.serve.core import Client, Request
 from autoglm.serve.pool import Pool, repository
+from autoglm.serve.pool.shared import Shared
+from autoglm.serve.pool.wire import decode, encode
 from autoglm.serve.routes import Preloader, Table
+from autoglm.toolchain.service import Service
 
 X = np.ones((1, 128), np.float32)
 ASK = Request("mlp", {"x": X}, client=Client("bench"))
@@ -143,8 +149,77 @@ async def preload(bundle: Path, enabled: bool) -> dict[str, int]:
     return {"waited": waited, "right": preloader.right, "wrong": preloader.wrong}
 
 
+ECHO = """
+import sys
+import numpy as np
+from multiprocessing.connection import Connection
+from autoglm.serve.pool.shared import Shared
+from autoglm.serve.pool.wire import decode, encode
+fd, pipe = int(sys.argv[1]), Connection(int(sys.argv[2]))
+shared = Shared(fd) if fd >= 0 else None
+while True:
+    try:
+        message = pipe.recv_bytes()
+    except EOFError:
+        break
+    if shared is not None:
+        values, _, end = decode(message, shared, copy=False)
+        pipe.send_bytes(b"+" + encode(values, shared, begin=end))
+    else:
+        array = np.frombuffer(message, np.float32).copy()
+        pipe.send_bytes(b"+" + array.tobytes())
+"""
+
+
+class Crossing:
+    """A child that answers what it is asked, by one of the two ways."""
+
+    def __init__(self, folder: Path, *, by_memory: bool) -> None:
+        self.shared = Shared() if by_memory else None
+        fds = (self.shared.fd,) if self.shared else ()
+        argv = [sys.executable, "-c", ECHO, *(str(fd) for fd in fds or (-1,))]
+        self.service = Service(argv, log=folder / f"echo{by_memory}.log", pass_fds=fds)
+
+    def once(self, array: np.ndarray) -> float:
+        """There and back, in microseconds."""
+        begin = time.perf_counter()
+        if self.shared is not None:
+            reply = self.service.ask(encode({"x": array}, self.shared), timeout_s=60)
+            back = decode(reply, self.shared, copy=True)[0]["x"]
+        else:
+            reply = self.service.ask(array.tobytes(), timeout_s=60)
+            back = np.frombuffer(reply, np.float32).copy()
+        took = time.perf_counter() - begin
+        assert back.nbytes == array.nbytes
+        return took * 1e6
+
+    def close(self) -> None:
+        """End the child."""
+        self.service.close()
+        if self.shared is not None:
+            self.shared.close()
+
+
+def crossing(folder: Path, rounds: int) -> dict[str, dict[str, float]]:
+    """Two sizes as in an MLP's request and an image's, and a large batch."""
+    ways = [Crossing(folder, by_memory=by_memory) for by_memory in (True, False)]
+    rows = {}
+    for nbytes in (512, 602_112, 9_633_792):
+        array = np.ones(nbytes // 4, np.float32)
+        for way in ways:
+            way.once(array)  # it starts, and its memory grows
+        count = rounds if nbytes < 1 << 20 else rounds // 20
+        took = [[way.once(array) for way in ways] for _ in range(count)]
+        memory, pipe = (round(statistics.median(column), 1) for column in zip(*took, strict=True))
+        ratio = round(pipe / memory, 2)
+        rows[f"{nbytes} B"] = {"memory_us": memory, "pipe_us": pipe, "ratio": ratio}
+    for way in ways:
+        way.close()
+    return rows
+
+
 async def main(count: int) -> None:
-    """All three, as JSON."""
+    """All of it, as JSON."""
     with tempfile.TemporaryDirectory(prefix="autoglm-bench-") as folder:
         bundle = compile_mlp(Path(folder))
         rows = {
@@ -154,6 +229,7 @@ async def main(count: int) -> None:
                 "off": await preload(bundle, enabled=False),
                 "on": await preload(bundle, enabled=True),
             },
+            "crossing_us": crossing(Path(folder), max(count // 10, 100)),
         }
     print(json.dumps(rows, indent=1))
 

@@ -54,6 +54,33 @@ def test_health_of_the_server_its_services_and_its_models() -> None:
     ]
 
 
+def test_only_the_servers_own_health_is_told_to_somebody_unknown() -> None:
+    async def scenario(channel, gateway, _):
+        stub = health_pb2_grpc.HealthStub(channel)
+
+        async def of(name: str, key: str = "", watch: bool = False) -> int | grpc.StatusCode:
+            ask = health_pb2.HealthCheckRequest(service=name)
+            said = (("authorization", f"Bearer {key}"),) if key else ()
+            try:
+                if watch:
+                    return (await stub.Watch(ask, metadata=said).read()).status
+                return (await stub.Check(ask, metadata=said)).status
+            except grpc.aio.AioRpcError as error:
+                return error.code()
+
+        return (
+            [await of(n, w) for n in ("", "autoglm.v1.Inference") for w in ("", "wrong")],
+            [await of(n, watch=w) for n in ("mlp", "mlp/1", "no") for w in (False, True)],
+            [await of(n, "secret") for n in ("mlp", "mlp/1", "no")],
+        )
+
+    server, unknown, known = run(scenario, SmallGateway(key="secret"))
+
+    assert server == [Status.SERVING] * 4
+    assert unknown == [grpc.StatusCode.UNAUTHENTICATED] * 6
+    assert known == [Status.SERVING, Status.SERVING, grpc.StatusCode.NOT_FOUND]
+
+
 def test_every_watcher_hears_of_a_change_when_another_has_left() -> None:
     async def scenario(channel, gateway, _):
         ask = health_pb2.HealthCheckRequest(service="mlp")

@@ -430,8 +430,14 @@ def test_a_model_file_with_faults_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "r/m/model.toml").write_text("[[engines]]\nthreads = -1\ncolour = 2\n", "utf-8")
 
     async def work() -> None:
+        pool = await started(tmp_path / "r")
+        (told,) = pool.models()
+        assert told.state == "failed"
+        assert "threads" in told.reason
+        assert "colour" in told.reason
         with pytest.raises(ConfigError, match=r"threads.*colour"):
-            await started(tmp_path / "r")
+            await pool.load("m")
+        await pool.close()
 
     run(work())
 

@@ -238,13 +238,16 @@ def test_what_changed_before_the_watch_began_is_seen(tmp_path: Path) -> None:
     asyncio.run(work())
 
 
+def anything(*_: object, **__: object) -> None:
+    """A server that permits everything."""
+
+
 def test_the_answer_says_which_protocol_and_why() -> None:
     routes = table(TABLE)
 
     def ask(**query: str) -> dict[str, Any]:
-        return handle(
-            routes, "GET", "/v1/route", {k: [v] for k, v in query.items()}, {}, client("me")
-        )
+        said = {k: [v] for k, v in query.items()}
+        return handle(routes, "GET", "/v1/route", said, {}, client("me"), anything)
 
     assert ask(client="gold-7", model="minilm")["version"] == "stable"
     assert ask(client="10.1.9.9")["transport"] == "http"
@@ -260,16 +263,16 @@ def test_the_answer_says_which_protocol_and_why() -> None:
 def test_the_table_is_read_and_replaced_over_the_same_door() -> None:
     routes = Routes()
 
-    put = handle(routes, "PUT", "/v1/routes", {}, TABLE, client())
+    put = handle(routes, "PUT", "/v1/routes", {}, TABLE, client(), anything)
 
-    assert put == handle(routes, "GET", "/v1/routes", {}, {}, client())
+    assert put == handle(routes, "GET", "/v1/routes", {}, {}, client(), anything)
     assert [r["name"] for r in put["table"]["rules"]][:2] == ["gold", "cameras"]
     assert Routes().set(put["table"]) == routes.table  # what is shown can be put back
     with pytest.raises(ConfigError):
-        handle(routes, "PUT", "/v1/routes", {}, {"rules": 1}, client())
-    assert handle(routes, "GET", "/v1/routes", {}, {}, client())["fault"]
+        handle(routes, "PUT", "/v1/routes", {}, {"rules": 1}, client(), anything)
+    assert handle(routes, "GET", "/v1/routes", {}, {}, client(), anything)["fault"]
     with pytest.raises(NotOfferedError):
-        handle(routes, "DELETE", "/v1/routes", {}, {}, client())
+        handle(routes, "DELETE", "/v1/routes", {}, {}, client(), anything)
     assert issubclass(NotOfferedError, AutoGLMError)
 
 

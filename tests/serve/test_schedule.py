@@ -19,7 +19,7 @@ from autoglm.errors import (
     DeadlineError,
     DrainingError,
     ExecutionError,
-    InputError,
+    InvalidRequestError,
     OverloadedError,
 )
 from autoglm.serve.batch import Batcher, BatchLimits
@@ -257,7 +257,7 @@ def test_what_the_client_did_wrong_is_not_tried_again() -> None:
         sessions = Told(1), Told(2)
         model = served(*sessions)
 
-        with pytest.raises(InputError):
+        with pytest.raises(InvalidRequestError):
             await model.infer(Request("m", {"z": X}))
 
         assert [s.runs for s in sessions] == [0, 0]

@@ -8,8 +8,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import onnx
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from onnx import TensorProto, helper
 from served_bundles import bundle
 
@@ -124,6 +126,64 @@ def test_a_client_learns_of_its_own_models_only(tmp_path: Path) -> None:
         assert wrong.status_code == 403
 
     play(options(tmp_path / "r", guard=GuardOptions(keys=keys)), scene)
+
+
+def test_health_and_routes_tell_a_client_of_its_own_only(tmp_path: Path) -> None:
+    for name in ("mine", "secret"):
+        bundle(tmp_path / f"r/{name}", 2.0)
+    table = tmp_path / "table.json"
+    rules = [{"name": "bob", "match": {"clients": ["bob"]}, "priority": 7}]
+    table.write_text(json.dumps({"rules": rules}))
+    keys = tmp_path / "keys.json"
+    said = {
+        name: {"authorization": f"Bearer {add_key(keys, name, models=models, admin=admin)[1]}"}
+        for name, models, admin in (("alice", ("mine*",), False), ("ops", (), True))
+    }
+
+    async def scene(server: Server, http: httpx.AsyncClient) -> None:
+        async def route(who: str, query: str) -> int:
+            return (await http.get(f"/v1/route{query}", headers=said.get(who))).status_code
+
+        others = ("?client=bob", "?address=10.0.0.1", "?mqtt=cam", "?header=a:b", "?client=ops")
+        assert [await route("alice", q) for q in others] == [403] * 5
+        assert [await route("", q) for q in ("", *others)] == [401] * 6
+        assert [await route("ops", q) for q in others] == [200] * 5
+        own = ("", "?client=alice", "?model=mine", "?client=alice&model=mine-2")
+        assert [await route("alice", q) for q in own] == [200] * 4
+        assert await route("alice", "?model=secret") == 403
+        told = await http.get("/v1/route?client=bob", headers=said["ops"])
+        assert told.json()["priority"] == 7
+
+        async with grpc.aio.insecure_channel(server.urls["grpc"].rpartition("//")[2]) as channel:
+            check = health_pb2_grpc.HealthStub(channel).Check
+
+            async def health(name: str, who: str) -> object:
+                metadata = tuple(said.get(who, {}).items())
+                try:
+                    ask = health_pb2.HealthCheckRequest(service=name)
+                    return (await check(ask, metadata=metadata)).status
+                except grpc.aio.AioRpcError as error:
+                    return error.code()
+
+            names = ("", "mine", "mine-2", "secret", "nowhere")
+            code = grpc.StatusCode
+            assert [await health(n, "") for n in names] == [1, *[code.UNAUTHENTICATED] * 4]
+            assert [await health(n, "alice") for n in names] == [
+                *(1, 1),
+                code.NOT_FOUND,
+                *[code.PERMISSION_DENIED] * 2,
+            ]
+            assert [await health(n, "ops") for n in names] == [
+                1,
+                1,
+                code.NOT_FOUND,
+                1,
+                code.NOT_FOUND,
+            ]
+
+    addresses = {"http": "127.0.0.1:0", "grpc": "127.0.0.1:0"}
+    guard = GuardOptions(keys=keys)
+    play(ServeOptions([str(tmp_path / "r")], addresses, guard=guard, routes=table), scene)
 
 
 def test_a_rules_limits_hold_for_an_address_whatever_its_port(tmp_path: Path) -> None:

@@ -148,4 +148,5 @@ def _line(row: dict[str, Any]) -> str:
 
 def _engine(row: dict[str, Any]) -> str:
     state = f" (quarantine: {row['quarantine']})" if row["quarantine"] else ""
-    return f"{row['name']} {row['row_us']:g} us/row{state}"
+    alone = "" if row["joins"] else ", one request a run"
+    return f"{row['name']} {row['row_us']:g} us/row{alone}{state}"

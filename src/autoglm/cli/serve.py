@@ -54,6 +54,14 @@ Traces = Annotated[
     Path | None, typer.Option("--traces", metavar="FILE", help="For autoglm hotspots; OTLP/JSON.")
 ]
 Otlp = Annotated[str, typer.Option("--otlp", metavar="URL", help="An OpenTelemetry collector.")]
+StateFile = Annotated[
+    Path | None,
+    typer.Option("--state", metavar="FILE", help="Keeps aliases, labels, canaries."),
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Start only if every model loads.")]
+RunTimeout = Annotated[
+    float, typer.Option("--run-timeout-s", min=0.1, help="An engine's run that is longer hangs.")
+]
 RoutesFile = Annotated[
     Path | None, typer.Option("--routes", metavar="FILE", help="Routing table; followed.")
 ]
@@ -84,6 +92,9 @@ def serve(
     traces: Traces = None,
     otlp: Otlp = "",
     routes: RoutesFile = None,
+    state: StateFile = None,
+    strict: Strict = False,
+    run_timeout_s: RunTimeout = 30.0,
     json: Json = False,
     debug: Debug = False,
 ) -> int:
@@ -134,10 +145,29 @@ def serve(
         cache=CacheOptions(cache_mb << 20, redis=redis) if cache_mb else None,
         telemetry=TelemetryOptions(traces, otlp),
         routes=routes,
+        state=state,
+        strict=strict,
+        run_timeout_s=run_timeout_s,
     )
     configure_logs()
     run(options, lambda server: announce(server, as_json=json))
+    _end_what_hangs()
     return 0
+
+
+def _end_what_hangs() -> None:
+    """End the process where the interpreter would wait for ever for a thread in native code."""
+    import os
+    import sys
+
+    from autoglm.serve.pool.threads import hanging
+    from autoglm.toolchain import kill_all
+
+    if hanging():
+        kill_all()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def announce(server: Server, *, as_json: bool) -> None:

@@ -84,7 +84,6 @@ _STAGE = 'p99 of autoglm_stage_seconds{{stage="{name}"}}'
 # Stage -> the switch, and the figure.
 SWITCHES: Mapping[str, tuple[str, str]] = {
     "entry": ("gRPC", _STAGE),
-    "load": ("preload", _STAGE),
     "queue": ("more engines", _STAGE),
     "batch": ("batching", "autoglm_batch_padded_rows_total / autoglm_batch_rows_total"),
     "device": ("cache", 'share of autoglm_cache_questions_total{{how!="miss"}}'),

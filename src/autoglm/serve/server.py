@@ -22,12 +22,14 @@ from autoglm.serve.core import ModelInfo, Transport
 from autoglm.serve.gateway import LocalGateway
 from autoglm.serve.guard import Guard, GuardOptions, open_warning
 from autoglm.serve.options import TransportOptions
-from autoglm.serve.pool import Pool, repository
+from autoglm.serve.pool import Pool, State, repository, state_file
+from autoglm.serve.pool.engine import RUN_TIMEOUT_S
 from autoglm.serve.routes import Preloader, Routes
 from autoglm.serve.telemetry import Telemetry, TelemetryOptions, watch_batchers, watch_cache
 
 _log = logging.getLogger("autoglm.serve")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_LAST_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,9 @@ class ServeOptions:
     cache: CacheOptions | None = None
     telemetry: TelemetryOptions = field(default_factory=TelemetryOptions)
     routes: Path | None = None  # followed while serving
+    state: Path | None = None  # of aliases, labels and canaries; None = in the model repository
+    strict: bool = False  # one model that does not load keeps the server from starting
+    run_timeout_s: float = RUN_TIMEOUT_S  # of an engine; a run that takes longer hangs
 
 
 class Server:
@@ -53,11 +58,14 @@ class Server:
     def __init__(self, options: ServeOptions) -> None:
         self.options = options
         self.preloader = Preloader(self._preload)
+        models = repository(options.models, process=options.process)
         self.pool = Pool(
-            repository(options.models, process=options.process),
+            models,
             memory_bytes=options.memory_bytes,
             limits=options.batch,
             on_use=self.preloader.seen,
+            state=State(options.state or state_file(models.folder)),
+            run_timeout_s=options.run_timeout_s,
         )
         self.telemetry = Telemetry(options.telemetry, self.pool.ran)
         watch_batchers(self.telemetry, self.pool.batchers)
@@ -91,8 +99,11 @@ class Server:
             self._tasks.append(asyncio.create_task(self.gateway.routes.watch(self.options.routes)))
         self._tasks.append(asyncio.create_task(self.preloader.run()))
         await self.pool.start()
-        if not any(info.state == "ready" for info in self.gateway.models()):
-            raise nothing_loads(self.gateway.models())
+        for fault in self.pool.state.faults:
+            if self.options.strict:
+                raise fault
+            _log.warning("%s", fault.localized())
+        require_models(self.gateway.models(), strict=self.options.strict)
         self.gateway.state = "ready"  # before a broker hands over what waited for us
         for name, address in self.options.addresses.items():
             transport = registry.transport(name)
@@ -119,7 +130,7 @@ class Server:
         if self.gateway.cache is not None:
             await self.gateway.cache.close()
         self.telemetry.fold()  # while the engines can still say what they ran
-        await self.pool.close()
+        await self.pool.close(_LAST_S)  # nobody waits for an answer any more
         await asyncio.to_thread(self.telemetry.close)  # it may wait for a collector
 
     async def __aenter__(self) -> Server:
@@ -134,12 +145,18 @@ class Server:
         await self.stop()
 
 
-def nothing_loads(models: Sequence[ModelInfo]) -> ModelNotServedError:
-    """Why there is nothing to serve, model by model."""
-    return ModelNotServedError(
-        "No model loads: {reasons}",
+def require_models(models: Sequence[ModelInfo], *, strict: bool) -> None:
+    """ModelNotServedError with every reason where nothing can be served; with `strict`, where
+    anything does not load.
+    """
+    failed = [i for i in models if i.state == "failed"]
+    if any(i.state == "ready" for i in models) and not (strict and failed):
+        return
+    shown = failed if strict and failed else models
+    raise ModelNotServedError(
+        "No model loads: {reasons}" if shown is models else "These do not load: {reasons}",
         hint="`autoglm run PATH --random` shows what is wrong with a bundle.",
-        reasons="; ".join(f"{i.name} {i.version}: {i.reason or i.state}" for i in models) or "none",
+        reasons="; ".join(f"{i.name} {i.version}: {i.reason or i.state}" for i in shown) or "none",
     )
 
 
@@ -170,7 +187,6 @@ async def _serve(options: ServeOptions, announce: Callable[[Server], None]) -> N
             _on_signal(task.cancel)
             await server.drain()
     finally:
-        # The thread of a model that is being loaded cannot be stopped; another signal ends it.
         for number in _SIGNALS:
             asyncio.get_running_loop().remove_signal_handler(number)
 

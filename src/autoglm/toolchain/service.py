@@ -34,9 +34,11 @@ class Service:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         memory_bytes: int | None = None,
+        pass_fds: Sequence[int] = (),
     ) -> None:
         self._argv, self._log, self._env, self._cwd = list(argv), log, env, cwd
         self._memory_bytes = memory_bytes
+        self._pass_fds = tuple(pass_fds)
         self._child: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
         self._lock = threading.Lock()
@@ -112,7 +114,7 @@ class Service:
                     stderr=subprocess.STDOUT,
                     env=dict(self._env) if self._env is not None else None,
                     cwd=self._cwd,
-                    pass_fds=(far.fileno(),),
+                    pass_fds=(far.fileno(), *self._pass_fds),
                     start_new_session=True,
                     # It outlives the thread that asks first; it sees the pipe close.
                     preexec_fn=before_exec(self._memory_bytes, with_thread=False),

@@ -225,8 +225,6 @@ async def routes(gateway: LocalGateway, call: Call) -> Reply:
 
     if gateway.routes is None:
         raise NotOfferedError("This server has no routing table.")
-    if call.path != "/v1/route":
-        gateway.permit(call.client, admin=True)
     try:
         query = parse_qs(
             call.query.decode("latin-1"), keep_blank_values=True, max_num_fields=_MOST_FIELDS
@@ -235,5 +233,6 @@ async def routes(gateway: LocalGateway, call: Call) -> Reply:
         raise InvalidRequestError(
             "The query has more than {limit} fields.", limit=_MOST_FIELDS
         ) from error
-    answer = handle(gateway.routes, call.method, call.path, query, _body(call), call.client)
+    asked = (call.method, call.path, query, _body(call), call.client)
+    answer = handle(gateway.routes, *asked, gateway.permit)
     return reply_json(answer)

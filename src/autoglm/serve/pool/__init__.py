@@ -5,5 +5,6 @@ from __future__ import annotations
 from autoglm.serve.pool.pool import Pool
 from autoglm.serve.pool.repository import Repository, repository
 from autoglm.serve.pool.served import Served
+from autoglm.serve.pool.state import State, state_file
 
-__all__ = ["Pool", "Repository", "Served", "repository"]
+__all__ = ["Pool", "Repository", "Served", "State", "repository", "state_file"]

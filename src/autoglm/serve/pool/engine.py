@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from autoglm.errors import ExecutionError
+from autoglm.messages import tr
 from autoglm.spec import Feeds, Value
 
 _WEIGHT = 0.2  # of the newest measurement
@@ -17,7 +19,9 @@ _STRIKES = 3.0
 _FORGIVEN = 0.1  # of a strike, by each answer: one failure in ten and more ends in quarantine
 _BUSY_S = 1.0
 _LATE = 10.0  # a run that takes so many times what the last one took hangs, as far as one can see
+RUN_TIMEOUT_S = 30.0
 FIRST_REST_S, LONGEST_REST_S = 1.0, 60.0
+_log = logging.getLogger("autoglm.serve.pool")
 
 
 class Runs(Protocol):
@@ -28,6 +32,13 @@ class Runs(Protocol):
 
     def close(self) -> None:
         """Give everything back."""
+
+
+@runtime_checkable
+class Limited(Protocol):
+    """A session that ends a run by itself when it takes longer than `run_s`."""
+
+    run_s: float
 
 
 @dataclass(slots=True)
@@ -57,7 +68,10 @@ class Engine:
         self._session, self._sample = session, sample
         self._ran_at = time.monotonic()
         self._began: float | None = None  # when the present run did
+        self._rows = 1  # of the present run
         self._last_s = 0.0
+        self._limit_s = RUN_TIMEOUT_S
+        self._limited: Limited | None = None
         self._lock = threading.Lock()
 
     @property
@@ -75,9 +89,12 @@ class Engine:
         if not self._lock.acquire(timeout=_BUSY_S):
             raise ExecutionError("Engine {name} is busy with a probe.", name=self.name)
         try:
+            rows = self._rows = max(rows_of(feeds), 1)
+            if self._limited is not None:
+                self._limited.run_s = self._most_s
             started = self._began = time.monotonic()
             outputs = self._session.run(feeds)
-            self._measured(time.monotonic() - started, max(rows_of(feeds), 1))
+            self._measured(time.monotonic() - started, rows)
         finally:
             self._began = None
             self._lock.release()
@@ -101,6 +118,27 @@ class Engine:
         since = now - began if began is not None else 0.0
         return (self.waiting_rows + rows) * row_s + (since if since > _LATE * self._last_s else 0.0)
 
+    def limit_run(self, seconds: float) -> None:
+        """From now on a run that takes longer hangs, or ten times as long as its rows take at
+        best, where that is more.
+        """
+        self._limit_s = seconds
+        self._limited = self._session if isinstance(self._session, Limited) else None
+
+    def hangs(self) -> str:
+        """That the present run takes longer than it may, "" where not. One that limits its runs
+        by itself never does.
+        """
+        began = self._began
+        seconds = time.monotonic() - began if began is not None and not self._limited else 0.0
+        if seconds <= self._most_s:
+            return ""
+        return tr(
+            "it hangs: a run began {seconds:.0f} s ago, the limit is {limit:.0f} s",
+            seconds=seconds,
+            limit=self._most_s,
+        )
+
     def answered(self) -> None:
         """It answered a request: a strike fades."""
         self.strikes = max(0.0, self.strikes - _FORGIVEN)
@@ -120,11 +158,24 @@ class Engine:
         elif self.restarts:  # a process can be ended at any time
             self._session.close()
 
+    @property
+    def _most_s(self) -> float:
+        return max(self._limit_s, _LATE * self.best_row_s * self._rows)
+
     def _measured(self, run_s: float, rows: int) -> None:
         row_s, self._last_s = run_s / rows, run_s
         self._ran_at = time.monotonic()
         self.best_row_s = min(self.best_row_s, row_s)
         self.row_s = row_s if not self.row_s else self.row_s + _WEIGHT * (row_s - self.row_s)
+
+
+def close_all(engines: Iterable[Engine]) -> None:
+    """Close every engine; what one of them fails at keeps none of the others open."""
+    for engine in engines:
+        try:
+            engine.close()
+        except Exception as error:  # a plug-in may raise anything
+            _log.warning("engine %s does not close: %s", engine.name, error)
 
 
 def rows_of(feeds: Feeds) -> int:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from autoglm.errors import AutoGLMError, DrainingError, ModelNotServedError
+from autoglm.errors import AutoGLMError, DrainingError, LimitError, ModelNotServedError
 from autoglm.serve.core import ModelInfo
 from autoglm.serve.pool.canary import Canary
 from autoglm.serve.pool.repository import Source
@@ -36,6 +36,13 @@ class Entry:
     def version(self) -> str:
         """Its number."""
         return self.source.version
+
+    def failed(self, error: AutoGLMError) -> None:
+        """It did not load. What served before goes on; what may fit later waits."""
+        waits = isinstance(error, LimitError)
+        self.reason = error.localized()
+        self.state = "ready" if self.served else "unloaded" if waits else "failed"
+        self.wanted = waits or self.served is not None
 
 
 @dataclass(slots=True)
@@ -69,17 +76,26 @@ class Model:
 
     def info(self, entry: Entry) -> ModelInfo:
         """What a client may know of one of its versions."""
-        source = entry.source
-        known = entry.served.info if entry.served is not None else None
+        source, served = entry.source, entry.served
+        known = served.info if served is not None else None
         info = known or ModelInfo(source.name, source.version, (), (), entry.state)
+        away = [e for e in served.engines if e.quarantine] if served is not None else []
+        down = served is not None and len(away) == len(served.engines)
         return replace(
             info,
-            state=entry.state,
-            reason=entry.reason,
+            state="failed" if down else entry.state,
+            reason="; ".join(f"{e.name}: {e.quarantine.reason}" for e in away if e.quarantine)
+            or entry.reason,
             aliases=tuple(sorted(a for a, v in self.aliases.items() if v == entry.version)),
             labels=tuple(sorted(x for x, v in self.labels.items() if entry.version in v)),
             memory_bytes=entry.memory_bytes,
         )
+
+
+def entries_of(models: Mapping[str, Model]) -> Iterator[Entry]:
+    """Every version, by name and number."""
+    for name in sorted(models):
+        yield from sorted(models[name].entries.values(), key=by_number)
 
 
 def newest(entries: Iterable[Entry]) -> Entry | None:
@@ -153,6 +169,7 @@ def details(entry: Entry, model: Model) -> dict[str, Any]:
                 "batches": b.stats.batches,
                 "padded_rows": b.stats.padded_rows,
                 "refused": b.stats.refused,
+                "joins": e.joins,
                 "failures": e.failures,
                 "quarantine": e.quarantine.reason if e.quarantine else "",
             }

@@ -84,6 +84,7 @@ async def handle(pool: Pool, method: str, path: str, body: Mapping[str, Any]) ->
             pool.label(name, asked.label, asked.version, on=asked.on)
         case _Canary() as asked:
             pool.canary(name, asked.version, asked.percent, asked.by)
+    await pool.state.save()
     return {"models": [row for row in pool.details() if row["name"] == name]}
 
 

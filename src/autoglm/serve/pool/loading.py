@@ -1,144 +1,262 @@
-"""Open and warm up one version: blocking work, for a thread. What fails here serves nobody."""
+"""Versions come and go while others answer: one load at a time, within a memory budget.
+
+All methods belong to the event loop; only opening, warming up and closing happen in threads.
+"""
 
 from __future__ import annotations
 
-import hashlib
+import asyncio
+import contextlib
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
-from autoglm.bundle.manifest import Bundle, read_bundle
-from autoglm.errors import BundleError
-from autoglm.serve.core import ModelInfo
-from autoglm.serve.pool.engine import Engine, Runs
-from autoglm.serve.pool.repository import EngineSource, Source
-from autoglm.serve.rows import rows_are_independent
-from autoglm.spec import TensorInfo
+from autoglm.errors import AutoGLMError, ExecutionError, LimitError
+from autoglm.serve.batch import Batcher, BatchLimits
+from autoglm.serve.core import ModelInfo, Request
+from autoglm.serve.pool.engine import Engine, close_all
+from autoglm.serve.pool.entries import Entry, Model, entries_of, not_ready, still_loading
+from autoglm.serve.pool.opening import Opened, batched, needed_bytes, open_version
+from autoglm.serve.pool.repository import Source
+from autoglm.serve.pool.served import Outputs, Served
+from autoglm.serve.pool.threads import in_thread
 
-_WARM_RUNS = 3
-_ONE_THREAD_BELOW_S = 0.0002
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """One version, open and warm."""
-
-    engines: tuple[Engine, ...]
-    inputs: tuple[TensorInfo, ...]
-    outputs: tuple[TensorInfo, ...]
-    digest: str
-    resident_bytes: int  # how much this process grew; an engine's own process is not in it
-    seconds: float
+_DRAIN_S = 60.0
+_CLOSE_S = 3.0  # an engine that hangs is waited for for a second
+_LOOK_S = 0.25
+_STOOD_STILL_S = 2.0
 
 
-def needed_bytes(source: Source) -> int:
-    """Bytes of the artifacts and weights of every engine: what the memory budget counts."""
-    return sum(_artifact_bytes(e.folder) for e in source.engines)
+class Loader:
+    """Opens, replaces, evicts and closes the versions of `models`."""
 
+    def __init__(
+        self,
+        models: Mapping[str, Model],
+        again: Callable[[Request], Awaitable[Outputs]],
+        *,
+        memory_bytes: int,
+        limits: BatchLimits,
+        run_timeout_s: float,
+    ) -> None:
+        self.evictions = 0
+        self._models = models
+        self._again = again
+        self._memory_bytes = memory_bytes
+        self._limits = limits
+        self._run_timeout_s = run_timeout_s
+        self._turn = asyncio.Lock()  # one load at a time: each is measured against the budget
+        self._leaving: dict[Served, int] = {}  # bytes of what no new request reaches
+        self._tasks: set[asyncio.Task[Any]] = set()
 
-def load(source: Source) -> Loaded:
-    """Verify every file, open every engine, run each until it is warm. Closes what it opened
-    where any of it fails.
-    """
-    from autoglm.runtime.watchdog import resident_bytes
+    async def load(self, entry: Entry, source: Source, *, evict: bool = True) -> None:
+        """Open `source` as `entry`'s; what serves goes on until the new one is warm."""
+        async with self._turn:
+            await self._load(entry, source, evict)
 
-    started, before = time.monotonic(), resident_bytes()
-    bundles = [read_bundle(e.folder, verify="hash") for e in source.engines]
-    _require_same(source, bundles)
-    info = ModelInfo(source.name, source.version, bundles[0].inputs, bundles[0].outputs, "loading")
-    engines: list[Engine] = []
-    try:
-        for place in source.engines:
-            engines.append(_open(place, info, source.warmup, len(engines)))
-    except BaseException:
-        for engine in engines:
-            engine.close()
-        raise
-    return Loaded(
-        tuple(engines),
-        bundles[0].inputs,
-        bundles[0].outputs,
-        _digest(bundles),
-        max(resident_bytes() - before, 0),
-        time.monotonic() - started,
-    )
+    async def there(self, entry: Entry) -> Served:
+        """What answers for `entry`; one that was evicted is loaded again first."""
+        while entry.served is None:
+            await asyncio.shield(self.bring_back(entry))
+            if entry.served is None and entry.state != "loading":
+                raise still_loading(entry) if entry.wanted else not_ready(entry)
+        return entry.served
 
+    def bring_back(self, entry: Entry) -> asyncio.Task[None]:
+        """Load again what was evicted; one task, however many wait for it."""
+        if entry.returning is None or entry.returning.done():
+            entry.returning = self._background(self._reload(entry))
+        return entry.returning
 
-def _open(place: EngineSource, info: ModelInfo, warmup: str, index: int) -> Engine:
-    engine = _warm(place, info, warmup, index)
-    if place.options.threads or engine.best_row_s > _ONE_THREAD_BELOW_S:
-        return engine
-    # Between runs so short, an engine's threads spin for longer than they work.
-    engine.close()
-    one = place.options.model_copy(update={"threads": 1})
-    return _warm(replace(place, options=one), info, warmup, index)
+    async def unload(self, entries: Sequence[Entry]) -> None:
+        """Stop serving them, after what was accepted is answered."""
+        for entry in entries:
+            async with self._turn:  # what is loading now is unloaded when it is there
+                served, entry.served = entry.served, None
+                entry.wanted = False
+                entry.reason = "unloaded on request"
+                entry.state = "unloading" if served else "unloaded"
+            if served is not None:
+                leaving = self._background(self._retire(served, entry.memory_bytes))
+                await asyncio.wait({leaving}, timeout=_DRAIN_S)
+                if entry.state == "unloading":  # it may be loaded again by now
+                    entry.state = "unloaded"
+                    if served.inflight:
+                        left = served.inflight
+                        entry.reason = f"{left} requests did not end within {_DRAIN_S:g} s"
 
+    async def kept(self, work: Coroutine[Any, Any, None]) -> None:
+        """Await `work`, which goes on where the caller does not."""
+        await asyncio.shield(self._background(work))
 
-def _warm(place: EngineSource, info: ModelInfo, warmup: str, index: int) -> Engine:
-    from autoglm.config import merge
-    from autoglm.runtime.samples import make_samplings
+    def watch(self) -> None:
+        """From now on, find engines that hang."""
+        self._background(self._watch())
 
-    session, names = _session(place)
-    try:
-        feeds = make_samplings(info.inputs, merge(inputs=warmup or None), session.run).proof
-        # The first feed is the probe's question as well: the smallest sizes.
-        engine = Engine(
-            f"{index}:{'+'.join(names)}", session, feeds[0], restarts=place.options.process
-        )
-        for _ in range(_WARM_RUNS):
-            for feed in feeds:
-                engine.run(feed)
-        engine.joins = rows_are_independent(info, session.run, feeds)
-    except BaseException:
-        session.close()
-        raise
-    engine.row_s = engine.best_row_s  # the first runs are slow, and tell nothing
-    return engine
+    def tune(self, limits: BatchLimits) -> None:
+        """Batch by these limits from now on, every model."""
+        self._limits = limits
+        for served in (e.served for e in entries_of(self._models) if e.served is not None):
+            for engine, batcher in zip(served.engines, served.batchers, strict=True):
+                batcher.limits = self._limits_of(engine)
 
+    async def close(self, timeout_s: float) -> None:
+        """Close everything. What loads is left to its thread, and what hangs too."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for entry in entries_of(self._models):
+            if entry.served is not None:
+                self._leaving[entry.served] = entry.memory_bytes
+            entry.served, entry.state, entry.wanted = None, "unloaded", False
+        if self._leaving:
+            closing = [asyncio.create_task(s.retire(timeout_s)) for s in self._leaving]
+            await asyncio.wait(closing, timeout=timeout_s + _CLOSE_S)
+        self._leaving.clear()
 
-def _session(place: EngineSource) -> tuple[Runs, tuple[str, ...]]:
-    options = place.options
-    if options.process:
-        from autoglm.serve.pool.process import IsolatedSession
+    @property
+    def used_bytes(self) -> int:
+        """Artifact bytes of all that is open."""
+        there = (e.memory_bytes for e in entries_of(self._models) if e.served is not None)
+        return sum(self._leaving.values()) + sum(there)
 
-        child = IsolatedSession(place.folder, device=options.device, threads=options.threads)
-        return child, child.engines
-    from autoglm import api
+    # -- one load
 
-    # Its hashes have just been compared.
-    session = api.open(place.folder, verify="size", device=options.device, threads=options.threads)
-    return session, session.engines
+    async def _load(self, entry: Entry, source: Source, evict: bool) -> None:
+        entry.state = "ready" if entry.served else "loading"
+        try:
+            entry.memory_bytes, opened = await self._open(source, entry, evict)
+        except AutoGLMError as error:
+            entry.failed(error)
+            raise
+        self._admit(entry, source, opened)
 
-
-def _require_same(source: Source, bundles: Sequence[Bundle]) -> None:
-    """Engines of one model must take and give the same tensors."""
-    first = _interface(bundles[0])
-    for place, bundle in zip(source.engines, bundles, strict=True):
-        if _interface(bundle) != first:
-            raise BundleError(
-                "The bundles of {name} take or give different tensors: {one} and {two}.",
-                hint="Compile both from the same model.",
-                name=source.name,
-                one=str(source.engines[0].folder),
-                two=str(place.folder),
+    async def _open(self, source: Source, entry: Entry, evict: bool) -> tuple[int, Opened]:
+        if source.fault is not None:
+            raise source.fault
+        try:
+            needed = await in_thread(needed_bytes, source)
+            await self._make_room(entry, needed, evict)
+            opened = await in_thread(
+                open_version, source, self._run_timeout_s, undo=lambda o: close_all(o.engines)
             )
+        except AutoGLMError:
+            raise
+        except Exception as error:  # a plug-in may raise anything
+            raise ExecutionError(
+                "{kind}: {text}", kind=type(error).__name__, text=str(error)[:300]
+            ) from error
+        return needed, opened
+
+    def _admit(self, entry: Entry, source: Source, opened: Opened) -> None:
+        """From here on the new one answers; the old one ends what it has begun."""
+        info = ModelInfo(
+            source.name,
+            source.version,
+            opened.inputs,
+            opened.outputs,
+            "ready",
+            digest=opened.digest,
+            engines=tuple(e.name for e in opened.engines),
+        )
+        seen = batched(info, source.batch)
+        batchers = [Batcher(e.run, seen, self._limits_of(e), joins=e.joins) for e in opened.engines]
+        old, entry.served = entry.served, Served(info, opened.engines, batchers, self._again)
+        entry.source, entry.state, entry.reason, entry.wanted = source, "ready", "", True
+        entry.resident_bytes, entry.load_s = opened.resident_bytes, opened.seconds
+        entry.loads += 1
+        if old is not None:
+            self._background(self._retire(old, entry.memory_bytes))
+
+    def _limits_of(self, engine: Engine) -> BatchLimits:
+        # A process that died is started again by the next run: never on the event loop.
+        return replace(self._limits, inline_below_s=0.0) if engine.restarts else self._limits
+
+    async def _reload(self, entry: Entry) -> None:
+        with contextlib.suppress(AutoGLMError):  # the reason is the entry's
+            async with self._turn:
+                if entry.served is None and entry.wanted:  # it may be unloaded meanwhile
+                    await self._load(entry, entry.source, True)
+
+    async def _retire(self, served: Served, memory_bytes: int) -> None:
+        """Close what no new request reaches, however long its last ones take."""
+        self._leaving[served] = memory_bytes
+        while not await served.retire(_DRAIN_S):
+            pass
+        del self._leaving[served]
+
+    async def _watch(self) -> None:
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(_LOOK_S)
+            if time.monotonic() - before > _STOOD_STILL_S:
+                continue  # so did the engines: the process was stopped, or swapped out
+            for entry in entries_of(self._models):
+                if entry.served is not None:
+                    entry.served.look()
+
+    # -- memory
+
+    async def _make_room(self, entry: Entry, needed: int, evict: bool) -> None:
+        if not self._memory_bytes:
+            return
+        over = self.used_bytes + needed - self._memory_bytes
+        chosen = _enough(self._idle(entry), over) if evict else []
+        if over > 0 and not chosen:
+            raise LimitError(
+                "Model {model} needs {needed} MiB; {used} of the budget of {budget} MiB are taken.",
+                hint="Unload another model, or raise the memory budget.",
+                model=entry.source.name,
+                needed=_mib(needed),
+                budget=_mib(self._memory_bytes),
+                used=_mib(self.used_bytes),
+            )
+        for victim in chosen:
+            await self._evict(victim, entry)
+
+    def _idle(self, reloading: Entry) -> list[Entry]:
+        """What may be evicted, the longest unused first; never what has requests in flight."""
+        idle = [
+            (e.served.used_at, i, e)
+            for i, e in enumerate(entries_of(self._models))
+            if e.served is not None and not e.served.inflight and e is not reloading
+        ]
+        return [e for _, _, e in sorted(idle)]
+
+    async def _evict(self, victim: Entry, newcomer: Entry) -> None:
+        served = victim.served
+        if served is None:
+            return
+        if served.inflight:  # a request came while another victim was closing
+            raise LimitError(
+                "Model {model} does not fit: {other} is in use again.",
+                hint="Ask again later, or raise the memory budget.",
+                model=newcomer.source.name,
+                other=victim.source.name,
+            )
+        victim.served, victim.state = None, "unloaded"
+        victim.reason = f"evicted to make room for {newcomer.source.name}; a request loads it again"
+        self.evictions += 1
+        await self._retire(served, victim.memory_bytes)
+
+    def _background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
 
-def _interface(bundle: Bundle) -> tuple[set[tuple[str, str, str]], ...]:
-    return tuple(
-        {(i.name, i.dtype, i.kind) for i in side} for side in (bundle.inputs, bundle.outputs)
-    )
+def _enough(candidates: list[Entry], over: int) -> list[Entry]:
+    """As many as give `over` bytes, in order; none where all together do not."""
+    chosen: list[Entry] = []
+    for entry in candidates:
+        if over <= 0:
+            break
+        chosen.append(entry)
+        over -= entry.memory_bytes
+    return chosen if over <= 0 else []
 
 
-def _digest(bundles: Sequence[Bundle]) -> str:
-    """One bundle's own digest; of several, a digest of theirs."""
-    digests = sorted({b.manifest.digest for b in bundles})
-    return (
-        digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
-    )
-
-
-def _artifact_bytes(folder: Path) -> int:
-    files = read_bundle(folder, verify="none").manifest.files
-    return sum(facts.size for name, facts in files.items() if name.startswith("artifacts/"))
+def _mib(count: int) -> str:
+    return f"{count / (1 << 20):.3g}"

@@ -1,6 +1,6 @@
-"""Every model that is served: found by name and version, loaded and unloaded while others answer.
+"""Every model that is served: which version answers a request, and what decides it.
 
-All methods belong to the event loop; only opening, warming up and closing happen in threads.
+All methods belong to the event loop.
 """
 
 from __future__ import annotations
@@ -12,28 +12,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from autoglm.errors import (
-    AutoGLMError,
-    ExecutionError,
-    FileMissingError,
-    InvalidRequestError,
-    LimitError,
-    ModelNotServedError,
-)
+from autoglm.errors import AutoGLMError, InvalidRequestError, ModelNotServedError
 from autoglm.serve.batch import Batcher, BatchLimits
 from autoglm.serve.core import Client, ModelInfo, Request
 from autoglm.serve.pool.canary import canary as make_canary
-from autoglm.serve.pool.engine import Engine
+from autoglm.serve.pool.engine import RUN_TIMEOUT_S
 from autoglm.serve.pool.entries import (
     Entry,
     Model,
     by_number,
     details,
+    entries_of,
     no_version,
     not_ready,
     still_loading,
 )
-from autoglm.serve.pool.loading import Loaded, load, needed_bytes
+from autoglm.serve.pool.loading import Loader
 from autoglm.serve.pool.repository import (
     Repository,
     Source,
@@ -42,9 +36,9 @@ from autoglm.serve.pool.repository import (
     require_version,
 )
 from autoglm.serve.pool.served import Outputs, Served
+from autoglm.serve.pool.state import State
 
-_DRAIN_S = 60.0
-_PUT_IT = "Put the bundle at MODEL/VERSION below a folder that the server was given."
+_CLOSE_S = 60.0
 _NOBODY = Client()
 _NAME_LIMIT = 128
 
@@ -59,26 +53,33 @@ class Pool:
         memory_bytes: int = 0,
         limits: BatchLimits | None = None,
         on_use: Callable[[Client, str], None] | None = None,
+        state: State | None = None,
+        run_timeout_s: float = RUN_TIMEOUT_S,
     ) -> None:
         self.repository = repository
         self.memory_bytes = memory_bytes
         self.on_use = on_use  # told of every request's client and model; may ask for preloads
-        self.evictions = 0
-        self._limits = limits or BatchLimits()
+        self.state = state or State()
         self._models: dict[str, Model] = {}
-        self._loading = asyncio.Lock()  # one load at a time: each is measured against the budget
-        self._leaving = 0  # bytes of replaced versions that still answer
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._loader = Loader(
+            self._models,
+            self.infer,
+            memory_bytes=memory_bytes,
+            limits=limits or BatchLimits(),
+            run_timeout_s=run_timeout_s,
+        )
 
     async def start(self) -> None:
         """Load what the repository holds, each model's newest version first.
 
         What does not load is listed with its reason; what does not fit waits for a request.
         """
+        await asyncio.to_thread(self.state.read)
         sources = await asyncio.to_thread(self.repository.sources)
+        self._loader.watch()
         for source in sorted(sources, key=number, reverse=True):
             with contextlib.suppress(AutoGLMError):
-                await self._load(source, evict=False)
+                await self._loader.load(self._entry_for(source), source, evict=False)
 
     # -- answering
 
@@ -90,7 +91,7 @@ class Pool:
         self._used(client, model)
         if entry.served is not None:
             return entry.served
-        self._return(entry)
+        self._loader.bring_back(entry)
         raise still_loading(entry)
 
     async def acquire(
@@ -99,13 +100,14 @@ class Pool:
         """As `served`, but waits for a version that was evicted to be loaded again."""
         entry = self._resolve(model, version, client, request_id)
         self._used(client, model)
-        return await self._there(entry)
+        return entry.served or await self._loader.there(entry)
 
     async def signature(
         self, model: str, version: str = "", client: Client | None = None, request_id: str = ""
     ) -> ModelInfo:
         """What would answer such a request, there; only inputs and outputs are up to date."""
-        return (await self._there(self._resolve(model, version, client, request_id))).info
+        entry = self._resolve(model, version, client, request_id)
+        return (await self._loader.there(entry)).info
 
     async def infer(self, request: Request) -> Outputs:
         """Answer one request by whatever version it gets."""
@@ -128,11 +130,11 @@ class Pool:
             make_canary(source.version, canary)  # refused before anything is loaded
         if path and not version:  # numbered here: another load may have taken it meanwhile
             source = replace(source, version=self._following(name))
-        self._entry_for(source)
+        entry = self._entry_for(source)
         if canary is not None:
-            await self._load_as_canary(source, canary)
+            await self._load_as_canary(entry, source, canary)
         else:
-            await self._kept(self._load(source))
+            await self._loader.kept(self._loader.load(entry, source))
         return self.model(name, source.version)
 
     async def preload(self, name: str, version: str = "") -> None:
@@ -144,13 +146,13 @@ class Pool:
         elif entry.served is not None:
             entry.served.used_at = time.monotonic()
         else:
-            await asyncio.shield(self._return(entry))
+            await asyncio.shield(self._loader.bring_back(entry))
 
     async def unload(self, name: str, version: str = "") -> None:
         """Stop serving one version, or all, after what was accepted is answered."""
         model = self._model(name)
         entries = [self._entry(name, version)] if version else list(model.entries.values())
-        await self._kept(self._unload(entries))
+        await self._loader.kept(self._loader.unload(entries))
 
     def alias(self, name: str, alias: str, version: str) -> None:
         """Point `alias` at a version, in one step; "" removes it. `default` decides what answers
@@ -162,39 +164,36 @@ class Pool:
             model.aliases[alias] = self._entry(name, require_version(version)).version
         elif model.aliases.pop(alias, None) is None:
             raise no_version(name, alias, model)
+        self.state.of(name).aliases[alias] = model.aliases.get(alias, "")
 
     def label(self, name: str, label: str, version: str, *, on: bool = True) -> None:
         """Give a version a label, or take it away; the newest that has it answers to it."""
         _require_word(label)
         versions = self._model(name).labels.setdefault(label, set())
-        (versions.add if on else versions.discard)(self._entry(name, version).version)
+        chosen = self._entry(name, version).version
+        (versions.add if on else versions.discard)(chosen)
+        self.state.of(name).labels.setdefault(label, {})[chosen] = on
 
     def canary(self, name: str, version: str, percent: float, by: str = "client") -> None:
         """Send a share of the requests that name no version to `version`; 0 % ends it."""
         model = self._model(name)
         chosen = make_canary(self._entry(name, version).version, percent, by)
         model.canary = chosen if percent else None
+        self.state.of(name).put_on_trial(model.canary)
 
     def tune(self, limits: BatchLimits) -> None:
         """Batch by these limits from now on, every model."""
-        self._limits = limits
-        for served in (e.served for e in self._entries() if e.served is not None):
-            for engine, batcher in zip(served.engines, served.batchers, strict=True):
-                batcher.limits = self._limits_of(engine)
+        self._loader.tune(limits)
 
-    async def close(self) -> None:
-        """Unload everything."""
-        entries = [e for m in self._models.values() for e in m.entries.values()]
-        await self._unload(entries)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+    async def close(self, timeout_s: float = _CLOSE_S) -> None:
+        """Unload everything; requests under way are waited for for so long."""
+        await self._loader.close(timeout_s)
 
     # -- telling
 
     def models(self) -> tuple[ModelInfo, ...]:
         """Every version known, ready or not."""
-        return tuple(self._models[e.source.name].info(e) for e in self._entries())
+        return tuple(self._models[e.source.name].info(e) for e in entries_of(self._models))
 
     def model(self, name: str, version: str = "", client: Client = _NOBODY) -> ModelInfo:
         """One version: the one named, or the newest that answers."""
@@ -205,11 +204,11 @@ class Pool:
 
     def details(self) -> list[dict[str, Any]]:
         """What an operator wants to know of every version, as JSON values."""
-        return [details(e, self._models[e.source.name]) for e in self._entries()]
+        return [details(e, self._models[e.source.name]) for e in entries_of(self._models)]
 
     def batchers(self) -> Iterator[tuple[str, str, Batcher]]:
         """(model, version, batcher) of every engine that is open."""
-        for entry in self._entries():
+        for entry in entries_of(self._models):
             for batcher in entry.served.batchers if entry.served is not None else ():
                 yield entry.source.name, entry.version, batcher
 
@@ -225,11 +224,12 @@ class Pool:
     @property
     def used_bytes(self) -> int:
         """Artifact bytes of all that is open."""
-        return self._leaving + sum(e.memory_bytes for e in self._entries() if e.served is not None)
+        return self._loader.used_bytes
 
-    def _entries(self) -> Iterator[Entry]:
-        for name in sorted(self._models):
-            yield from sorted(self._models[name].entries.values(), key=by_number)
+    @property
+    def evictions(self) -> int:
+        """Versions closed to make room, since the start."""
+        return self._loader.evictions
 
     # -- which version
 
@@ -275,216 +275,41 @@ class Pool:
             raise no_version(name, version, model)
         return entry
 
-    # -- loading
+    # -- what to load
 
     def _find(self, name: str, path: str, version: str) -> Source:
-        known = self._models.get(name, Model()).entries
         if path:
             return self.repository.inside(name, path, version or "1")
-        there = (*(e.source for e in known.values()), *self.repository.named(name))
-        sources = {s.version: s for s in there}
-        if not sources:
-            raise FileMissingError(
-                "The model repository holds no model {model}.", hint=_PUT_IT, model=name
-            )
-        if not version:
-            return max(sources.values(), key=number)
-        if require_version(version) not in sources:
-            raise FileMissingError(
-                "The model repository holds no version {version} of model {model}.",
-                hint=_PUT_IT,
-                model=name,
-                version=version,
-            )
-        return sources[version]
+        known = self._models.get(name, Model()).entries.values()
+        return self.repository.choose(name, version, [e.source for e in known])
 
     def _following(self, name: str) -> str:
         return str(max(map(int, self._models.get(name, Model()).entries), default=0) + 1)
 
-    async def _load_as_canary(self, source: Source, percent: float) -> None:
-        model = self._models.setdefault(source.name, Model())
+    def _entry_for(self, source: Source) -> Entry:
+        """Its place among the versions; what was said since comes before what `model.toml` says."""
+        said = self.state.of(source.name)
+        model = self._models.get(source.name)
+        if model is None:
+            model = self._models[source.name] = said.model()
+        for alias in source.aliases:
+            if alias not in said.aliases:
+                model.aliases.setdefault(alias, source.version)
+        for label in source.labels:
+            if source.version not in said.labels.get(label, ()):
+                model.labels.setdefault(label, set()).add(source.version)
+        return model.entries.setdefault(source.version, Entry(source))
+
+    async def _load_as_canary(self, entry: Entry, source: Source, percent: float) -> None:
+        model = self._models[source.name]
         before = model.canary
         model.canary = make_canary(source.version, percent)
         try:
-            await self._kept(self._load(source))
+            await self._loader.kept(self._loader.load(entry, source))
         except BaseException:
             model.canary = before
             raise
-        if not percent:
-            model.canary = None
-
-    async def _load(self, source: Source, *, evict: bool = True) -> None:
-        entry = self._entry_for(source)
-        async with self._loading:
-            await self._load_into(entry, source, evict)
-
-    async def _load_into(self, entry: Entry, source: Source, evict: bool) -> None:
-        entry.state = "ready" if entry.served else "loading"
-        try:
-            entry.memory_bytes, loaded = await self._open(source, entry, evict)
-        except AutoGLMError as error:
-            self._failed(entry, error)
-            raise
-        self._admit(entry, source, loaded)
-
-    async def _open(self, source: Source, entry: Entry, evict: bool) -> tuple[int, Loaded]:
-        try:
-            needed = await asyncio.to_thread(needed_bytes, source)
-            await self._make_room(entry, needed, evict)
-            return needed, await asyncio.to_thread(load, source)
-        except (AutoGLMError, asyncio.CancelledError):
-            raise
-        except Exception as error:  # a plug-in may raise anything
-            raise ExecutionError(
-                "{kind}: {text}", kind=type(error).__name__, text=str(error)[:300]
-            ) from error
-
-    def _failed(self, entry: Entry, error: AutoGLMError) -> None:
-        entry.reason = error.localized()
-        waits = isinstance(error, LimitError)  # it may fit later
-        entry.state = "ready" if entry.served else "unloaded" if waits else "failed"
-        entry.wanted = waits or entry.served is not None
-
-    def _entry_for(self, source: Source) -> Entry:
-        model = self._models.setdefault(source.name, Model())
-        entry = model.entries.setdefault(source.version, Entry(source))
-        for alias in source.aliases:
-            model.aliases.setdefault(alias, source.version)
-        for label in source.labels:
-            model.labels.setdefault(label, set()).add(source.version)
-        return entry
-
-    def _admit(self, entry: Entry, source: Source, loaded: Loaded) -> None:
-        """From here on the new one answers; the old one ends what it has begun."""
-        info = ModelInfo(
-            source.name,
-            source.version,
-            loaded.inputs,
-            loaded.outputs,
-            "ready",
-            digest=loaded.digest,
-            engines=tuple(e.name for e in loaded.engines),
-        )
-        batchers = [Batcher(e.run, info, self._limits_of(e), joins=e.joins) for e in loaded.engines]
-        old, entry.served = entry.served, Served(info, loaded.engines, batchers, self.infer)
-        entry.source, entry.state, entry.reason, entry.wanted = source, "ready", "", True
-        entry.resident_bytes, entry.load_s = loaded.resident_bytes, loaded.seconds
-        entry.loads += 1
-        if old is not None:
-            self._background(self._leave(old, entry.memory_bytes))
-
-    def _limits_of(self, engine: Engine) -> BatchLimits:
-        # A process that died is started again by the next run: never on the event loop.
-        return replace(self._limits, inline_below_s=0.0) if engine.restarts else self._limits
-
-    async def _leave(self, old: Served, memory_bytes: int) -> None:
-        """Close what no new request reaches, however long its last ones take."""
-        self._leaving += memory_bytes
-        try:
-            while not await old.retire(_DRAIN_S):
-                pass
-        finally:
-            self._leaving -= memory_bytes
-
-    async def _unload(self, entries: list[Entry]) -> None:
-        for entry in entries:
-            async with self._loading:  # what is loading now is unloaded when it is there
-                served, entry.served = entry.served, None
-                entry.wanted = False
-                entry.reason = "unloaded on request"
-                entry.state = "unloading" if served else "unloaded"
-            if served is not None and not await served.retire(_DRAIN_S):
-                self._background(self._leave(served, entry.memory_bytes))
-                entry.reason = f"{served.inflight} requests did not end within {_DRAIN_S:g} s"
-            entry.state = "unloaded"
-
-    # -- memory
-
-    async def _make_room(self, entry: Entry, needed: int, evict: bool) -> None:
-        if not self.memory_bytes:
-            return
-        over = self.used_bytes + needed - self.memory_bytes
-        chosen = _enough(self._idle(entry), over) if evict else []
-        if over > 0 and not chosen:
-            raise LimitError(
-                "Model {model} needs {needed} MiB; {used} of the budget of {budget} MiB are taken.",
-                hint="Unload another model, or raise the memory budget.",
-                model=entry.source.name,
-                needed=_mib(needed),
-                budget=_mib(self.memory_bytes),
-                used=_mib(self.used_bytes),
-            )
-        for victim in chosen:
-            await self._evict(victim, entry)
-
-    def _idle(self, reloading: Entry) -> list[Entry]:
-        """What may be evicted, the longest unused first; never what has requests in flight."""
-        idle = [
-            (e.served.used_at, i, e)
-            for i, e in enumerate(self._entries())
-            if e.served is not None and not e.served.inflight and e is not reloading
-        ]
-        return [e for _, _, e in sorted(idle)]
-
-    async def _evict(self, victim: Entry, newcomer: Entry) -> None:
-        served = victim.served
-        if served is None:
-            return
-        if served.inflight:  # a request came while another victim was closing
-            raise LimitError(
-                "Model {model} does not fit: {other} is in use again.",
-                hint="Ask again later, or raise the memory budget.",
-                model=newcomer.source.name,
-                other=victim.source.name,
-            )
-        victim.served, victim.state = None, "unloaded"
-        victim.reason = f"evicted to make room for {newcomer.source.name}; a request loads it again"
-        self.evictions += 1
-        await served.retire(_DRAIN_S)
-
-    async def _there(self, entry: Entry) -> Served:
-        while entry.served is None:
-            await asyncio.shield(self._return(entry))
-            if entry.served is None and entry.state != "loading":
-                raise still_loading(entry) if entry.wanted else not_ready(entry)
-        return entry.served
-
-    def _return(self, entry: Entry) -> asyncio.Task[None]:
-        """Load again what was evicted; one task, however many wait for it."""
-        if entry.returning is None or entry.returning.done():
-            entry.returning = self._background(self._reload(entry))
-        return entry.returning
-
-    async def _reload(self, entry: Entry) -> None:
-        with contextlib.suppress(AutoGLMError):  # the reason is the entry's
-            async with self._loading:
-                if entry.served is None and entry.wanted:  # it may be unloaded meanwhile
-                    await self._load_into(entry, entry.source, True)
-
-    async def _kept(self, work: Any) -> None:
-        """Await `work`, which goes on where the caller does not."""
-        await asyncio.shield(self._background(work))
-
-    def _background(self, work: Any) -> asyncio.Task[Any]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-
-def _enough(candidates: list[Entry], over: int) -> list[Entry]:
-    """As many as give `over` bytes, in order; none where all together do not."""
-    chosen: list[Entry] = []
-    for entry in candidates:
-        if over <= 0:
-            break
-        chosen.append(entry)
-        over -= entry.memory_bytes
-    return chosen if over <= 0 else []
-
-
-def _mib(count: int) -> str:
-    return f"{count / (1 << 20):.3g}"
+        self.canary(source.name, source.version, percent)
 
 
 def _require_word(word: str) -> None:

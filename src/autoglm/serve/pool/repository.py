@@ -4,12 +4,15 @@ out/                    a bundle: the model `out`, version 1
 models/NAME/            a folder of bundles
 models/NAME/VERSION/    … with versions, and optionally models/NAME/model.toml
 name=one,two            one model on two engines: each path is a bundle of it
+
+A path that holds nothing to serve is an error at once; what is wrong inside one model is its own
+fault: it is listed, and does not load.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +21,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from autoglm.bundle.manifest import is_bundle
 from autoglm.documents import read_document
-from autoglm.errors import ConfigError, FileMissingError, ForbiddenError, InvalidRequestError
+from autoglm.errors import (
+    AutoGLMError,
+    ConfigError,
+    FileMissingError,
+    ForbiddenError,
+    InvalidRequestError,
+)
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 VERSION = re.compile(r"[1-9][0-9]{0,17}")
@@ -43,6 +52,8 @@ class _ModelFile(BaseModel):
     labels: dict[str, list[str]] = {}  # label -> versions
     aliases: dict[str, str] = {}  # alias -> version
     warmup: str = ""  # file of inputs to warm up with, seen from model.toml
+    # Whether the first axis of every tensor is the batch; without it, the axes' names say so.
+    batch: bool | None = None
 
 
 _PLAIN = EngineOptions()
@@ -66,6 +77,8 @@ class Source:
     labels: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     warmup: str = ""  # file of inputs; "" = seeded random ones
+    batch: bool | None = None
+    fault: AutoGLMError | None = None  # why it cannot be loaded as it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +110,34 @@ class Repository:
         """The versions of one model, oldest first."""
         require_name(name)
         return tuple(sorted((s for s in self.sources() if s.name == name), key=number))
+
+    def choose(self, name: str, version: str, known: Iterable[Source]) -> Source:
+        """Of the versions there are and those that are `known`: `version`, or the newest.
+        FileMissingError where there is none.
+        """
+        sources = {s.version: s for s in (*known, *self.named(name))}
+        if not sources:
+            raise FileMissingError(
+                "The model repository holds no model {model}.",
+                hint="Put the bundle at MODEL/VERSION below a folder that the server was given.",
+                model=name,
+            )
+        if not version:
+            return max(sources.values(), key=number)
+        if require_version(version) not in sources:
+            raise FileMissingError(
+                "The model repository holds no version {version} of model {model}.",
+                hint="Put the bundle at MODEL/VERSION below a folder that the server was given.",
+                model=name,
+                version=version,
+            )
+        return sources[version]
+
+    @property
+    def folder(self) -> Path | None:
+        """The first folder of bundles; None where only bundles were given."""
+        paths = (Path(path) for _, path in self.given if "," not in path)
+        return next((p for p in paths if not is_bundle(p)), None)
 
     def inside(self, name: str, path: str, version: str) -> Source:
         """The bundle at `path`, seen from a folder that was named at the start.
@@ -204,14 +245,17 @@ def _folder(folder: Path) -> Iterator[Source]:
 def _entry(place: Path) -> Iterator[Source]:
     if not NAME.fullmatch(place.name):
         return
-    if is_bundle(place):
-        yield Source(place.name, "1", (EngineSource(place),))
-    elif any(is_bundle(p) for p in _versions(place)):
-        yield from _model(place.name, place)
+    try:
+        if is_bundle(place):
+            yield Source(place.name, "1", (EngineSource(place),))
+        elif any(is_bundle(p) for p in _versions(place)):
+            yield from _model(place.name, place)
+    except OSError as error:
+        reason = ConfigError("{path}: {reason}", path=place, reason=error.strerror or error)
+        yield Source(place.name, "1", (EngineSource(place),), fault=reason)
 
 
 def _model(name: str, folder: Path) -> Iterator[Source]:
-    said = _model_file(folder / MODEL_FILE)
     found = [p for p in _versions(folder) if is_bundle(p)]
     if not found:
         raise FileMissingError(
@@ -220,14 +264,22 @@ def _model(name: str, folder: Path) -> Iterator[Source]:
             path=str(folder),
         )
     for place in found:
-        yield Source(
-            name,
-            place.name,
-            tuple(_engine(folder, place, options) for options in said.engines or [_PLAIN]),
-            tuple(label for label, versions in said.labels.items() if place.name in versions),
-            tuple(alias for alias, version in said.aliases.items() if version == place.name),
-            str(folder / said.warmup) if said.warmup else "",
-        )
+        try:
+            yield _version(name, folder, place, _model_file(folder / MODEL_FILE))
+        except AutoGLMError as fault:
+            yield Source(name, place.name, (EngineSource(place),), fault=fault)
+
+
+def _version(name: str, folder: Path, place: Path, said: _ModelFile) -> Source:
+    return Source(
+        name,
+        place.name,
+        tuple(_engine(folder, place, options) for options in said.engines or [_PLAIN]),
+        tuple(label for label, versions in said.labels.items() if place.name in versions),
+        tuple(alias for alias, version in said.aliases.items() if version == place.name),
+        str(folder / said.warmup) if said.warmup else "",
+        said.batch,
+    )
 
 
 def _engine(folder: Path, place: Path, options: EngineOptions) -> EngineSource:

@@ -8,16 +8,31 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from autoglm.errors import BackendError, DrainingError, OverloadedError
+from autoglm.errors import (
+    AutoGLMError,
+    BackendError,
+    BackendUnavailableError,
+    DeadlineError,
+    DrainingError,
+    OverloadedError,
+)
 from autoglm.serve.batch import Batcher
 from autoglm.serve.core import ModelInfo, Request
-from autoglm.serve.pool.engine import FIRST_REST_S, LONGEST_REST_S, Engine, Quarantine, rows_of
+from autoglm.serve.pool.engine import (
+    FIRST_REST_S,
+    LONGEST_REST_S,
+    Engine,
+    Quarantine,
+    close_all,
+    rows_of,
+)
+from autoglm.serve.pool.threads import in_thread
 from autoglm.spec import Feeds, Value
 
 Outputs = Mapping[str, Value]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Served:
     """One version of one model, ready. All but `run` belongs to the event loop."""
 
@@ -80,14 +95,31 @@ class Served:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.to_thread(self._close)
-        return True
-
-    def _close(self) -> None:
         for batcher in self.batchers:
             batcher.close()
-        for engine in self.engines:
-            engine.close()
+        await in_thread(close_all, self.engines)
+        return True
+
+    def look(self) -> None:
+        """Leave every engine alone whose run hangs. What it runs may be why, and is not tried
+        again; what waits for it is asked elsewhere.
+        """
+        for engine, batcher in zip(self.engines, self.batchers, strict=True):
+            if engine.quarantine is None and (reason := engine.hangs()):
+                self._put_away(engine, reason)
+                batcher.abandon(
+                    self._no_answer(DeadlineError, engine, reason),
+                    self._no_answer(BackendUnavailableError, engine, reason),
+                )
+
+    def _no_answer(self, kind: type[AutoGLMError], engine: Engine, reason: str) -> AutoGLMError:
+        return kind(
+            "Engine {engine} of model {model} gives no answer: {reason}.",
+            hint="A thread cannot be ended; the process of an engine that has one (--process) is.",
+            engine=engine.name,
+            model=self.info.name,
+            reason=reason,
+        )
 
     async def _elsewhere(
         self, request: Request, first: int, cause: OverloadedError | BackendError
@@ -140,7 +172,7 @@ class Served:
 
     async def _probe(self, engine: Engine) -> None:
         try:
-            if reason := await asyncio.to_thread(engine.probe):
+            if reason := await in_thread(engine.probe):
                 self._put_away(engine, reason)
         finally:
             engine.probing = False
@@ -154,7 +186,7 @@ class Served:
         """Try it after ever longer rests until it answers."""
         while True:
             await asyncio.sleep(quarantine.rest_s)
-            reason = await asyncio.to_thread(engine.probe)
+            reason = engine.hangs() or await in_thread(engine.probe)
             if not reason:
                 engine.quarantine, engine.strikes = None, 0.0
                 return

@@ -1,52 +1,74 @@
-"""Tensors as bytes between the server and an engine's process: JSON for what they are, then raw
-elements. Both ends are ours, and still nothing here can run code.
+"""Tensors between the server and an engine's process: their elements in memory that both see, what
+they are as JSON over a pipe. Both ends are ours, and still nothing here can run code.
 """
 
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from autoglm.errors import InputError
+from autoglm.serve.pool.shared import LINE, Shared
 from autoglm.spec import Value
 from autoglm.tensor.dtype import from_numpy, to_numpy
 
-_LENGTH = struct.Struct("<Q")
+
+def encode(
+    values: Mapping[str, Value],
+    shared: Shared,
+    *,
+    begin: int = 0,
+    facts: Mapping[str, Any] | None = None,
+) -> bytes:
+    """Tensors, sequences, absent optionals and strings, with `facts` beside them. Elements go to
+    the shared memory from `begin` on; the message says where.
+    """
+    writing = _Writing(begin)
+    rows = {name: writing.describe(value) for name, value in values.items()}
+    writing.copy(shared)
+    return json.dumps({"values": rows, "facts": dict(facts or {}), "end": writing.end}).encode()
 
 
-def encode(values: Mapping[str, Value], facts: Mapping[str, Any] | None = None) -> bytes:
-    """Tensors, sequences, absent optionals and strings, with `facts` beside them."""
-    blobs: list[bytes] = []
-    rows = {name: _describe(value, blobs) for name, value in values.items()}
-    header = json.dumps({"values": rows, "facts": dict(facts or {})}).encode()
-    return b"".join((_LENGTH.pack(len(header)), header, *blobs))
+def decode(
+    message: bytes, shared: Shared, *, copy: bool
+) -> tuple[dict[str, Value], dict[str, Any], int]:
+    """What `encode` wrote, and where it ends. Without `copy`, arrays lie in the shared memory, and
+    hold until the next message.
+    """
+    told = json.loads(message)
+    view = shared.view(told["end"]) if told["end"] else memoryview(b"")
+    values = {name: _restore(row, view, copy) for name, row in told["values"].items()}
+    return values, told["facts"], told["end"]
 
 
-def decode(message: bytes) -> tuple[dict[str, Value], dict[str, Any]]:
-    """What `encode` wrote; the arrays are the caller's own."""
-    (size,) = _LENGTH.unpack_from(message)
-    start = _LENGTH.size + size
-    header = json.loads(message[_LENGTH.size : start])
-    cursor = [start]
-    values = {name: _restore(row, message, cursor) for name, row in header["values"].items()}
-    return values, header["facts"]
+class _Writing:
+    """Arrays that are to be copied, each with its place."""
 
+    def __init__(self, begin: int) -> None:
+        self.end = begin
+        self._arrays: list[tuple[int, np.ndarray]] = []
 
-def _describe(value: Value, blobs: list[bytes]) -> Any:
-    if value is None:
-        return None
-    if isinstance(value, list | tuple):
-        return [_describe(item, blobs) for item in value]
-    array = np.asarray(value)
-    if array.dtype.kind in "OUS":
-        return {"text": [_text(item) for item in array.reshape(-1)], "shape": array.shape}
-    array = np.ascontiguousarray(array).reshape(array.shape)  # it would make a scalar a vector
-    blobs.append(array.tobytes())
-    return {"dtype": from_numpy(array.dtype), "shape": array.shape}
+    def describe(self, value: Value) -> Any:
+        if value is None:
+            return None
+        if isinstance(value, list | tuple):
+            return [self.describe(item) for item in value]
+        array = np.asarray(value)
+        if array.dtype.kind in "OUS":
+            return {"text": [_text(item) for item in array.reshape(-1)], "shape": array.shape}
+        at = -(-self.end // LINE) * LINE
+        self._arrays.append((at, array))
+        self.end = at + array.nbytes
+        return {"dtype": from_numpy(array.dtype), "shape": array.shape, "at": at}
+
+    def copy(self, shared: Shared) -> None:
+        view = shared.view(self.end) if self.end else memoryview(b"")
+        for at, array in self._arrays:
+            place = np.frombuffer(view, array.dtype, array.size, at) if array.size else array
+            np.copyto(place.reshape(array.shape), array)
 
 
 def _text(item: object) -> str:
@@ -57,15 +79,16 @@ def _text(item: object) -> str:
     raise InputError("Expected texts, found {found}.", found=type(item).__name__)
 
 
-def _restore(row: Any, message: bytes, cursor: list[int]) -> Value:
+def _restore(row: Any, view: memoryview, copy: bool) -> Value:
     if row is None:
         return None
     if isinstance(row, list):
-        return [_restore(item, message, cursor) for item in row]
+        return [_restore(item, view, copy) for item in row]
     if "text" in row:
         return np.array(row["text"], dtype=object).reshape(row["shape"])
-    dtype = to_numpy(row["dtype"])
-    count = int(np.prod(row["shape"], dtype=np.int64))
-    array = np.frombuffer(message, dtype, count, cursor[0]).reshape(row["shape"])
-    cursor[0] += array.nbytes
-    return array.copy()
+    dtype, shape = to_numpy(row["dtype"]), tuple(row["shape"])
+    count = int(np.prod(shape, dtype=np.int64))
+    if not count:
+        return np.empty(shape, dtype)
+    array = np.frombuffer(view, dtype, count, row["at"]).reshape(shape)
+    return array.copy() if copy else array

@@ -1,7 +1,8 @@
 """The routing table's part of the REST surface, for whoever mounts it: values in, values out.
 
 GET  /v1/route     ?client=NAME or ADDRESS &address= &mqtt= &certificate= &model= &header=NAME:VALUE
-                   without any of them: of the client that asks
+                   without any of them: of the client that asks; of another only to who may change
+                   the server
 GET  /v1/routes    the table in force, and the fault of the one that is not
 PUT  /v1/routes    put a table in force
 """
@@ -9,7 +10,7 @@ PUT  /v1/routes    put a table in force
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from autoglm.errors import InvalidRequestError, NotOfferedError
@@ -17,6 +18,7 @@ from autoglm.serve.core import Client, Credentials
 from autoglm.serve.routes.routes import Routes
 
 ROUTE, ROUTES = "/v1/route", "/v1/routes"
+Permit = Callable[..., None]  # Gateway.permit
 _KNOWN = ("client", "address", "mqtt", "certificate", "model", "header", "transport")
 
 
@@ -27,11 +29,15 @@ def handle(
     query: Mapping[str, Sequence[str]],
     body: Mapping[str, Any],
     client: Client,
+    permit: Permit,
 ) -> dict[str, Any]:
-    """The answer to one call; NotOfferedError where there is no such call.
-
-    Whoever mounts it lets only those call PUT who may change the server.
+    """The answer to one call; ForbiddenError where `permit` raises it, NotOfferedError where there
+    is no such call.
     """
+    if path.rstrip("/") == ROUTE:
+        permit(client, *query.get("model", ())[-1:], admin=_of_another(query, client))
+    else:
+        permit(client, admin=True)
     match method, path.rstrip("/"):
         case "GET", "/v1/route":
             return answer(routes, query, client)
@@ -53,8 +59,14 @@ def answer(routes: Routes, query: Mapping[str, Sequence[str]], client: Client) -
         )
     one = {name: values[-1] for name, values in query.items() if values}
     model = one.pop("model", "")
-    asked = _client(one, query.get("header", ())) if one else client
+    asked = _client(one, query.get("header", ())) if _of_another(query, client) else client
     return {"client": asked.name, **routes.route(asked, model).to_dict()}
+
+
+def _of_another(query: Mapping[str, Sequence[str]], client: Client) -> bool:
+    """Whether what is asked is not what the client could find out by asking for itself."""
+    about = {name: values for name, values in query.items() if name != "model"}
+    return bool(about) and (set(about) != {"client"} or set(about["client"]) != {client.name})
 
 
 def _client(one: Mapping[str, str], headers: Sequence[str]) -> Client:
