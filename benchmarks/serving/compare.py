@@ -70,7 +70,7 @@ def compare(
     parser.add_argument("--quick", action="store_true", help="one round of a second each")
     parser.add_argument("--prepare", action="store_true", help="one answer of each, and the end")
     parser.add_argument("--peers", default="all", help="none, all, or names with commas")
-    parser.add_argument("--seconds", type=float, default=3.0, help="for each concurrency")
+    parser.add_argument("--seconds", type=float, default=2.5, help="for each concurrency")
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     begun = time.monotonic()
