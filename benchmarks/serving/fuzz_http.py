@@ -41,7 +41,7 @@ MINE = {"500", "exception", "no answer"}  # what nobody may be told
 _LENGTH = "inference-header-content-length"
 _AT_ONCE = 32
 _PATIENCE_S = 30.0  # for all messages of a connection
-_STREAMS = 8  # of one HTTP/2 connection
+_STREAMS = 3  # of one HTTP/2 connection
 # A client that does not go on is told so soon; 408 is then its right answer.
 _SHORT = TransportOptions(
     max_bytes=1 << 16, head_timeout_s=0.3, body_timeout_s=0.3, idle_timeout_s=1.0
@@ -352,7 +352,7 @@ async def play_h2(
     data = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(_SETTINGS, 0, 0, b"")
     for number, request in enumerate(batch):
         message = _stream(2 * number + 1, *request)
-        match chance.randrange(20):
+        match chance.randrange(40):
             case 0:
                 message = spoilt(message, chance)
             case 1 | 2 | 3:
