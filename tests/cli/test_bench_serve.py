@@ -73,6 +73,24 @@ def test_the_envelope_has_no_dtypes(urls: dict[str, str], capsys: Capture) -> No
     assert all(load["requests"] > 0 and not load["errors"] for load in report["loads"])
 
 
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_the_one_model_need_not_be_named(
+    urls: dict[str, str], scheme: str, capsys: Capture
+) -> None:
+    report = asked(["--url", urls[scheme], *SHORT], capsys)
+
+    assert report["model"] == "triple"
+
+
+def test_of_several_models_one_is_named(tmp_path: Path, capsys: Capture) -> None:
+    folders = [str(bundle(tmp_path / name, 1.0)) for name in ("a", "b")]
+    with running(ServeOptions(folders, {"http": "127.0.0.1:0"})) as server:
+        error = asked(["--url", server.urls["http"]], capsys, TABLE["input"].exit)["error"]
+
+    assert "lists: a, b" in error["message"]
+    assert "--model" in error["hint"]
+
+
 @pytest.mark.skipif(BINARY is None, reason=MISSING)
 def test_mqtt_is_asked_with_a_shape_and_says_what_is_wrong(tmp_path: Path, capsys: Capture) -> None:
     folder = bundle(tmp_path / "triple", 3.0)

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from autoglm.serve.load.run import Report
 
 _MOST = 4096  # connections at once
-Model = Annotated[str, typer.Option("--model", metavar="NAME", show_default=False)]
+Model = Annotated[
+    str, typer.Option("--model", metavar="NAME", help="May be left out where one is served.")
+]
 Version = Annotated[str, typer.Option("--version", metavar="N", help="A number, alias or label.")]
 Concurrency = Annotated[
     str, typer.Option("--concurrency", metavar="N,…", help="Questions under way at once.")
@@ -39,7 +41,7 @@ Timeout = Annotated[float, typer.Option("--timeout-s", min=0.1, help="Of one que
 
 def bench_serve(
     server: Server,
-    model: Model,
+    model: Model = "",
     version: Version = "",
     concurrency: Concurrency = "1,16,64",
     seconds: Seconds = 5.0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -41,6 +41,13 @@ class Grpc:
         self._metadata = [("authorization", f"Bearer {key}")] if key else []
         self._question = b""
         self._judge: Judge | None = None
+
+    def models(self) -> Sequence[str]:
+        """From RepositoryIndex."""
+        raw = self._ask(
+            "RepositoryIndex", pb.RepositoryIndexRequest(ready=True).SerializeToString()
+        )
+        return [model.name for model in pb.RepositoryIndexResponse.FromString(raw).models]
 
     def signature(self) -> Signature:
         """From ModelMetadata."""

@@ -37,6 +37,12 @@ class Http:
         self._question = b""
         self._judge: Judge | None = None
 
+    def models(self) -> Sequence[str]:
+        """From the repository's index."""
+        asked = self._request("POST", "/v2/repository/index", b'{"ready": true}', _JSON)
+        rows = orjson.loads(self._ask(asked).body)
+        return [str(row["name"]) for row in rows]
+
     def signature(self) -> Signature:
         """From the model's metadata, which `rest` of ours has as well."""
         answer = self._ask(self._request("GET", self._model_path(), b"", {}))

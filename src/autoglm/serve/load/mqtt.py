@@ -6,7 +6,7 @@ import contextlib
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from autoglm.serve.load.answers import Headers, Judge, Outputs, Signature
@@ -34,6 +34,10 @@ class Mqtt:
         self.topic = f"{self._options.prefix}/{target.model}{version}/infer"
         self._question = b""
         self._judge: Judge | None = None
+
+    def models(self) -> Sequence[str]:
+        """(): MQTT has no question for it."""
+        return ()
 
     def signature(self) -> Signature | None:
         """None: MQTT has no question for it."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any, Protocol
 
 import numpy as np
 
-from autoglm.errors import ConfigError, InputError
+from autoglm.errors import ConfigError, InputError, ModelNotServedError, NotOfferedError
 from autoglm.serve.load.answers import Outputs, Signature
 from autoglm.serve.load.tally import Load
 from autoglm.serve.load.target import Target
@@ -29,6 +30,9 @@ _WIRES = {
 
 class Wire(Protocol):
     """One model over one protocol."""
+
+    def models(self) -> Sequence[str]:
+        """The names of the models that are ready; () where the protocol has no question for it."""
 
     def signature(self) -> Signature | None:
         """What the model takes and gives; None where the protocol has no question for it."""
@@ -85,7 +89,7 @@ def measure(
     target: Target, asking: Asking, *, step: Callable[[str], None] = lambda _: None
 ) -> Report:
     """Ask once, check the answer, then press; ServeError where nobody answers or it refuses."""
-    target = target.resolved()
+    target = named(target.resolved())
     wire = open_wire(target)
     told = wire.signature()
     inputs = inputs_for(told, asking)
@@ -97,6 +101,23 @@ def measure(
         loads.append(wire.press(concurrency, asking.seconds))
     unfit = told.unfit(outputs) if told else []
     return Report(target, _shown(inputs), _shown(outputs), unfit, loads)
+
+
+def named(target: Target) -> Target:
+    """With the server's one model where none is named."""
+    if target.model:
+        return target
+    names: Sequence[str] = ()
+    with suppress(ModelNotServedError, NotOfferedError):  # it has no such page
+        names = sorted(set(open_wire(target).models()))
+    if len(names) != 1:
+        raise InputError(
+            "Which model of {url} is to be asked? It lists: {known}.",
+            hint="Name it with --model NAME.",
+            url=target.shown,
+            known=", ".join(names) or "none",
+        )
+    return replace(target, model=names[0])
 
 
 def open_wire(target: Target) -> Wire:
