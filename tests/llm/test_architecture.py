@@ -58,10 +58,11 @@ def test_latent_attention_is_read_with_and_without_the_query_bottleneck() -> Non
 def test_a_sparse_attention_has_its_index_in_each_layer_or_shares_one() -> None:
     own = read("zai-org/GLM-5").layers
     shared = read("zai-org/GLM-5", index_topk_freq=4, index_skip_topk_offset=3).layers
+    named = read("zai-org/GLM-5", layer_types=["indexed_attention"] * 78).layers
     told = read("zai-org/GLM-5", indexer_types=["full"] + ["shared"] * 77).layers
 
     assert own[0].attention.index == Index(heads=32, width=128, most=2048, own=True)
-    assert indexed(own) == list(range(78))
+    assert indexed(own) == indexed(named) == list(range(78))
     assert indexed(shared)[:5] == [0, 1, 2, 6, 10]
     assert indexed(told) == [0]
 

@@ -97,6 +97,7 @@ FAMILIES: Mapping[str, Family] = {
     "glm4": _GLM4,
     "glm4v_text": replace(_GLM4, bias=True),
     "glm4_moe": replace(_GLM, qk_norm="use_qk_norm", experts=MoE()),
+    "glm4v_moe_text": replace(_GLM, experts=MoE()),
     "glm4_moe_lite": _DEEPSEEK,
     "glm_moe_dsa": _SPARSE,
     "deepseek_v2": _DEEPSEEK,
@@ -121,7 +122,6 @@ FAMILIES: Mapping[str, Family] = {
 # Text models of multimodal ones, and models that are built like another.
 ALIASES: Mapping[str, str] = {
     "glm4v": "glm4v_text",
-    "glm4v_moe_text": "glm4_moe",
     "kimi_k2": "deepseek_v3",
     "qwen2_vl": "qwen2",
     "qwen2_vl_text": "qwen2",

@@ -233,6 +233,8 @@ def _sparse(config: Mapping[str, Any], family: Family, count: int) -> tuple[bool
 
 def _windows(config: Mapping[str, Any], family: Family, count: int) -> tuple[int, ...]:
     """Tokens that each layer sees back; 0 = all."""
+    if family.latent:  # their layer_types, where there are any, name the sparse attention
+        return (0,) * count
     window = fields.whole(config, "sliding_window", 0, low=0, high=1 << 31)
     if told := fields.kinds(config, "layer_types", count, _WINDOW_KINDS):
         return tuple(window if kind == "sliding_attention" else 0 for kind in told)
