@@ -24,6 +24,7 @@ import argparse
 import json
 import sys
 import tempfile
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -91,13 +92,15 @@ def widen(folder: Path) -> int:
     """Measure, add the rows to the shipped pack, and write it."""
     from autoglm.catalog.packs import read_pack, shipped, with_rows
     from autoglm.testing import measure
+    from autoglm.testing.cases import all_cases
 
     pack = read_pack(max(shipped("kunlun").items())[1])
     if (here := registry.backend("kunlun").version()) != pack.version:
         raise SystemExit(f"the shipped pack is of Paddle {pack.version}; here is {here or 'none'}")
     cases, _ = split()
     found = measure.examine("kunlun", cases, jobs=2, progress=progress)
-    print(measure.write_pack(with_rows(pack, measure.rows_of(found)), folder))
+    today = measure.redescribed(pack, [*all_cases(), *cases])
+    print(measure.write_pack(with_rows(today, measure.rows_of(found)), folder))
     return 0
 
 
@@ -109,14 +112,18 @@ def progress(done: int, total: int) -> None:
 
 def honesty(size: int, seed: int) -> int:
     """Print every case of the sample in which the table is wrong."""
-    from autoglm.testing.conformance import dishonest, sample
+    from autoglm.testing.conformance import dishonest, sample, supports
+    from autoglm.testing.measure import load, nodes_of
 
     plug, wrong = registry.backend("kunlun"), 0
+    table, said = plug.capabilities(), Counter[str]()
     asked = sample(map(as_nodes, split()[1]), seed, size)
     for case in asked:
+        said[supports(table, nodes_of(load(case))).verdict.value] += 1
         if text := dishonest(plug, case):
             wrong += 1
             print(f"{case.name}: {text}", flush=True)
+    print("the table says", dict(sorted(said.items())))
     print(f"the table is wrong about {wrong} of {len(asked)} cases it was not measured with")
     return 1 if wrong else 0
 

@@ -131,6 +131,50 @@ def test_a_sum_of_two_is_an_addition() -> None:
     assert [node.op_type for node in made.graph] == ["Add"]
 
 
+X = "x/data 0"
+
+
+def test_a_sum_of_three_with_a_constant_is_additions() -> None:
+    made = model(
+        helper.make_node("Sum", [X, "w", X], ["y"]),
+        shape=(4, 3, 3, 3),
+    )
+    x = np.random.default_rng(1).standard_normal((4, 3, 3, 3), np.float32)
+    want = answers(made, {X: x})
+
+    stamp(made)
+
+    assert [node.op_type for node in made.graph] == ["Add", "Add"]
+    assert np.allclose(answers(made, {X: x}), want)
+
+
+@pytest.mark.parametrize(
+    ("op", "spelt"),
+    [
+        ("LeakyRelu", {"alpha": 0.01}),
+        ("Elu", {"alpha": 1.0}),
+        ("HardSigmoid", {"alpha": 0.2, "beta": 0.5}),
+    ],
+)
+def test_defaults_that_tpu_mlir_does_not_share_are_spelt_out(
+    op: str, spelt: dict[str, float]
+) -> None:
+    made = model(helper.make_node(op, [X], ["y"]))
+
+    stamp(made)
+
+    found = {k: a.as_float() for k, a in made.graph.node(0).attributes.items()}
+    assert found == pytest.approx(spelt)
+
+
+def test_a_transpose_says_its_permutation() -> None:
+    made = model(helper.make_node("Transpose", [X], ["y"]))
+
+    stamp(made)
+
+    assert list(made.graph.node(0).attributes.get_ints("perm")) == [3, 2, 1, 0]
+
+
 def test_edges_get_plain_names() -> None:
     names = rename_edges(network())
 

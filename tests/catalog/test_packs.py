@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from autoglm.catalog.features import Layout
 from autoglm.catalog.packs import OpVersion, Pack, with_rows
 from autoglm.catalog.rules import Row
 from autoglm.errors import FileMissingError
-from autoglm.spec import Constraint, Evidence, NodeFacts, OpRule, ValueFacts, Verdict
+from autoglm.spec import Capabilities, Constraint, Evidence, NodeFacts, OpRule, ValueFacts, Verdict
 
 LAYOUT = Layout(("i0",), ("X",), 1, False, {"axis": 1})
 
@@ -55,16 +56,12 @@ def test_a_missing_pack_says_how_to_write_one(tmp_path: Path) -> None:
     assert "ops measure" in caught.value.hint
 
 
-def test_rows_described_by_fewer_features_make_way() -> None:
-    new = Row(("int8",), {"attr.axis": 2, "rank": 2}, "yes", "", "c")
-    more = Row(("int8",), {"attr.axis": 2, "rank": 2, "plane": "small"}, "yes", "", "c")
+def test_rows_are_added_and_none_is_lost() -> None:
+    new = Row(("int8",), {"attr.axis": 2, "rank": 2, "plane": "small"}, "yes", "", "c")
 
-    kept, replaced = (
-        with_rows(pack(), {"Softmax": {13: OpVersion(LAYOUT, (row,))}}) for row in (new, more)
-    )
+    more = with_rows(pack(), {"Softmax": {13: OpVersion(LAYOUT, (new,))}})
 
-    assert len(list(kept.rows())) == 3
-    assert [row for _, _, row in replaced.rows()] == [more]
+    assert {row.case for _, _, row in more.rows()} == {"a", "b", "c"}
 
 
 def test_the_pack_of_the_installed_version_is_measured(shelf: Path) -> None:
@@ -106,6 +103,23 @@ def test_a_vendor_s_table_is_laid_over_a_pack(shelf: Path) -> None:
     table = merge(load_pack("toy", "1.2.0"), {"Softmax": document})
 
     assert table.support(softmax("int8")).evidence is Evidence.DOCUMENT
+
+
+def test_a_precision_refuses_more_than_the_table_and_says_so(shelf: Path) -> None:
+    relu = OpRule(evidence=Evidence.MEASURED)
+    plain = Capabilities("toy", "toy 1", {"Softmax": relu, "Relu": relu})
+    table = replace(plain, also={"int8": load_pack("toy", "1.2.0").table})
+
+    quantised = table.at("int8")
+
+    verdict = quantised.support(softmax("int8"))
+    assert verdict.constraint is Constraint.PRECISION
+    assert verdict.reason == "in int8, Softmax of int8 is refused: kein «int8»"
+    assert quantised.support(softmax("float32")).evidence is Evidence.MEASURED
+    # What was not measured in int8 is as in fp32, and inferred.
+    assert quantised.support(softmax("float16")).evidence is Evidence.INFERRED
+    assert table.support(softmax("int8")).ok
+    assert table.at("fp16") is table
 
 
 def test_the_table_reads_as_rows(shelf: Path) -> None:

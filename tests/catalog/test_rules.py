@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from autoglm.catalog.features import Layout, features, signature
-from autoglm.catalog.rules import Measured, Row, derive, habits_of, version_of, whole
+from autoglm.catalog.rules import Habits, Measured, Row, derive, habits_of, version_of, whole
+from autoglm.messages import set_language
 from autoglm.spec import Constraint, Evidence, NodeFacts, ValueFacts, Verdict
 
 X = Layout(("i0",), ("X", "lens"), 1)
@@ -184,8 +186,92 @@ def test_what_no_operator_takes_is_refused_of_those_never_asked() -> None:
     version = version_of("Op", 1, X, [row("yes", node())], habits)
 
     assert version.verdict(loose).verdict is Verdict.NO
+    assert version.verdict(loose).evidence is Evidence.INFERRED
     assert version.verdict(node()).ok
-    assert not habits_of([("Op", True, True), ("Op", True, False)]).open_dimensions
+    assert not habits_of([("Op", True, True), ("Op", True, False)]).fixed_shapes
+
+
+def test_open_dimensions_that_the_operator_itself_was_refused_with_are_measured() -> None:
+    loose = replace(node(), inputs=(ValueFacts("float32", ("n", 3)), None))
+    rows = [row("yes", node()), row("refused", loose, "fixed shapes only")]
+
+    verdict = version_of("Op", 1, X, rows, Habits(fixed_shapes=True)).verdict(loose)
+
+    assert verdict.evidence is Evidence.MEASURED
+
+
+def test_a_node_with_the_other_explanation_of_the_same_refusals_is_unknown() -> None:
+    rows = (
+        row("yes", node(axis=0, mode="a")),
+        row("refused", node(axis=1, mode="b"), "no"),
+        row("refused", node(axis=1, mode="b", lens=True), "no"),
+    )
+    table = measured(*rows)
+
+    other = table(node(axis=1, mode="a"))
+
+    assert table(node(axis=9, mode="b")).verdict is Verdict.NO
+    assert other.verdict is Verdict.UNKNOWN
+    assert other.reason == "Op axis=1 is refused: no; whether its like is, was not measured"
+    assert table(node(axis=9, mode="a")).ok
+
+
+def test_an_approximation_has_no_rank_but_another_function_may() -> None:
+    flat = replace(node(), inputs=(ValueFacts("float32", (2,)), None))
+
+    slight, gross = (
+        measured(row("yes", node()), row("wrong", node(), f"max error {error} of 1"))(flat)
+        for error in ("2e-4", "0.4")
+    )
+
+    assert slight.constraint is Constraint.VALUE
+    assert gross.ok
+
+
+def test_the_integers_of_a_constant_are_a_feature() -> None:
+    layout = Layout(("i0",), ("data", "steps"), 1)
+    value = ValueFacts("float32", (4, 5))
+    steps = [ValueFacts("int64", (2,), True, ints=found) for found in ((2, -1), (1, 1), None)]
+    nodes = [NodeFacts("n", "Slice", 13, (value, s), (value,)) for s in steps]
+
+    found = [features(n, layout)["values.steps"] for n in nodes]
+
+    assert found == ["with negative", "all 1", "?"]
+
+
+@pytest.mark.parametrize(
+    ("op", "shapes", "attributes", "more_than_32"),
+    [
+        ("MatMul", ((3, 33), (33, 2)), {}, True),
+        ("MatMul", ((3, 32), (32, 2)), {}, False),
+        ("Gemm", ((33, 3), (33, 2)), {"transA": 1}, True),
+        ("Conv", ((1, 4, 9, 9), (8, 4, 3, 3)), {}, True),
+        ("ConvTranspose", ((1, 2, 9, 9), (2, 8, 3, 3)), {}, False),
+        ("MatMul", ((3, "k"), ("k", 2)), {}, "?"),
+    ],
+)
+def test_how_many_numbers_are_summed_is_a_feature(
+    op: str,
+    shapes: tuple[tuple[int | str, ...], ...],
+    attributes: dict[str, int],
+    more_than_32: Any,
+) -> None:
+    values = tuple(ValueFacts("float32", shape) for shape in shapes)
+    node = NodeFacts("n", op, 13, values, (ValueFacts("float32"),), attributes)
+
+    assert features(node, Layout(("i0",), ("A", "B"), 2))["terms.32"] == more_than_32
+
+
+def test_a_measured_reason_is_in_the_user_s_language() -> None:
+    table = measured(row("yes", node()), row("refused", node("bfloat16"), "no kernel"))
+
+    set_language("zh")
+    try:
+        reason = table(node("bfloat16")).reason
+    finally:
+        set_language("en")
+
+    assert reason == "Op 类型 bfloat16被拒绝：no kernel"
 
 
 @pytest.mark.parametrize(

@@ -208,6 +208,18 @@ def test_a_chip_is_given_nothing_on_a_guess_unless_a_pin_asks_for_it() -> None:
     assert (pinned.fit, pinned.unplaced) == (Fit.FALLBACKS, ())
 
 
+@pytest.mark.parametrize(
+    ("device", "tried"),
+    [("", True), ("cpu", True), ("0", True), ("npu:0", False), ("GPU", False), ("cuda", False)],
+)
+def test_a_cpu_engine_on_a_chip_tries_nothing(device: str, tried: bool) -> None:
+    tables = {"torch": judged("torch", {"Erf_1": unknown("no case")}, OPS)}
+
+    plan = make_plan(chain("Relu", "Erf"), tables, backend="torch", device=device)
+
+    assert (plan.fit is Fit.NO) is not tried
+
+
 @pytest.mark.parametrize("engine", ["npu", "onnxruntime"])
 def test_where_no_fallback_is_allowed_unknown_does_not_fit_and_says_which_and_why(
     engine: str,

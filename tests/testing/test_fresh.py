@@ -66,3 +66,12 @@ def test_the_blind_test_compares_table_and_engine() -> None:
     assert len(rows) > 20
     assert {row.kind for row in rows} <= {"agree", "unknown", "by value"}
     assert any(row.verdict.verdict is Verdict.YES for row in rows)
+    assert {row.known for row in rows} == {True, False}
+
+
+def test_large_cases_hold_thousands_of_numbers() -> None:
+    made = fresh(30, 9, large=True)
+    sizes = [max((np.asarray(a).size for a in case.data[0][0]), default=0) for case in made]
+
+    assert sum(size > 300 for size in sizes) > 15
+    assert max(sizes) <= 50_000

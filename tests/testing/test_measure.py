@@ -25,6 +25,8 @@ from autoglm.testing.measure import (
     find,
     first_line,
     measure,
+    plain_cases,
+    redescribed,
     rows_of,
     write_pack,
 )
@@ -175,3 +177,30 @@ def test_a_resumed_pack_keeps_its_rows_and_takes_new_outcomes() -> None:
         "yes": row.case,
         "wrong": "again",
     }
+
+
+def test_a_pack_is_described_by_todays_features_and_loses_no_row() -> None:
+    known = case("ReduceSum")
+    new = measure("onnxruntime", cases=[known])
+    ((op, since, row),) = new.rows()
+    features = {k: v for k, v in row.features.items() if not k.startswith("terms")}
+    rows = (replace(row, features=features), replace(row, features=features, case="gone"))
+    old = replace(new, ops={op: {since: OpVersion(new.ops[op][since].layout, rows)}})
+
+    today = {r.case: r for _, _, r in redescribed(old, [known]).rows()}
+
+    assert today[known.name].features == row.features
+    assert today["gone"].features == features
+
+
+def test_a_precision_has_a_pack_of_its_own_and_a_tolerance_of_its_own() -> None:
+    half = measure("onnxruntime", cases=[case("MatMul")], precision="fp16")
+
+    assert half.backend == "onnxruntime-fp16"
+    assert [row.outcome for *_, row in half.rows()] == ["yes"]
+
+
+def test_the_plain_cases_of_a_precision_are_those_that_the_table_takes() -> None:
+    names = {c.name for c in plain_cases("onnxruntime")}
+
+    assert {"MatMul@13:float32", "MatMul@13:float32~constants"} <= names

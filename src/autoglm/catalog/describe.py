@@ -17,6 +17,11 @@ def describe(table: Capabilities, op: str | None = None) -> dict[str, Any]:
         rows = [_summary(name, table.table[name]) for name in names]
         return {**head, "operators": rows}
     rows = [row for name in names for row in _detail(name, table.table[name])]
+    if table.also:
+        rows = [{**row, "precision": "fp32"} for row in rows]
+    for precision, rules in table.also.items():
+        narrow = [row for name in names if name in rules for row in _detail(name, rules[name])]
+        rows += [{**row, "precision": precision} for row in narrow]
     missing = "" if rows or table.complete else "never measured"
     return {**head, "operator": op, "support": missing or ("" if rows else "no"), "versions": rows}
 

@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 from autoglm.catalog.chips import chip, default_chip
 from autoglm.catalog.revisions import says_same
 from autoglm.errors import ConfigError
+from autoglm.messages import tr
 from autoglm.spec import (
     Capabilities,
     Chip,
@@ -58,27 +59,31 @@ class Document:
     def support(self, node: NodeFacts) -> Support:
         """What the document says of this node."""
         if node.op in self.refused:
-            return self._no(Constraint.OP, f"{node.op} is listed as not supported")
+            return self._no(Constraint.OP, tr("{op} is listed as not supported", op=node.op))
         rows = self.rows.get(node.op)
         if rows is None and self.complete:
-            return self._no(Constraint.OP, f"{node.op} is not listed")
+            return self._no(Constraint.OP, tr("{op} is not listed", op=node.op))
         if rows is None:
-            return unknown(f"{node.op} is not listed in {self.source}", Constraint.OP)
+            told = tr("{op} is not listed in {source}", op=node.op, source=self.source)
+            return unknown(told, Constraint.OP)
         fitting = [row for row in rows if self._holds(node, row)]
         if not fitting:
             spans = ", ".join(_span(row) for row in sorted(rows))
-            what = "opset" if self.by_opset else "revision"
-            found = f"{what} {spans} is listed; found {node.op} of opset {node.since}"
+            facts = {"spans": spans, "op": node.op, "since": node.since}
+            found = tr("revision {spans} is listed; found {op} of opset {since}", **facts)
+            if self.by_opset:
+                found = tr("opset {spans} is listed; found {op} of opset {since}", **facts)
             if not self.bounded:
                 return unknown(f"{found} ({self.source})", Constraint.OPSET)
             return self._no(Constraint.OPSET, found)
         taken = frozenset().union(*(dtypes for *_, dtypes in fitting))
         if taken and (dtype := first_dtype(node)) and not taken & {dtype, "any"}:
             if not self.bounded:
-                text = f"{node.op} of {dtype} is not listed ({self.source})"
-                return unknown(text, Constraint.DTYPE)
-            listed = f"{node.op} takes {', '.join(sorted(taken))}; found {dtype}"
-            return self._no(Constraint.DTYPE, listed)
+                told = tr("{op} of {dtype} is not listed", op=node.op, dtype=dtype)
+                return unknown(f"{told} ({self.source})", Constraint.DTYPE)
+            limit = ", ".join(sorted(taken))
+            told = tr("{op} takes {limit}; found {found}", op=node.op, limit=limit, found=dtype)
+            return self._no(Constraint.DTYPE, told)
         return self._within(node)
 
     def _within(self, node: NodeFacts) -> Support:
@@ -205,12 +210,13 @@ def _given(node: NodeFacts, index: str) -> ValueFacts | None:
 
 def _rank(node: NodeFacts, *allowed: str) -> Support | None:
     value = _given(node, "0")
-    listed = " or ".join(allowed)
+    listed = tr(" or ").join(allowed)
     if value is None or value.rank is None:
-        return unknown(f"rank {listed} is taken; the rank is not known", Constraint.RANK)
+        told = tr("rank {ranks} is taken; the rank is not known", ranks=listed)
+        return unknown(told, Constraint.RANK)
     if str(value.rank) in allowed:
         return None
-    reason = f"rank {listed} is taken; found {value.rank}"
+    reason = tr("rank {ranks} is taken; found {found}", ranks=listed, found=value.rank)
     return no(Constraint.RANK, reason, Evidence.DOCUMENT)
 
 
@@ -218,14 +224,15 @@ def _constant(node: NodeFacts, index: str) -> Support | None:
     value = _given(node, index)
     if value is None or value.constant:
         return None
-    reason = f"input {index} must be a constant; found a computed value"
+    reason = tr("input {index} must be a constant; found a computed value", index=index)
     return no(Constraint.ATTRIBUTE, reason, Evidence.DOCUMENT)
 
 
 def _absent(node: NodeFacts, index: str) -> Support | None:
     if _given(node, index) is None:
         return None
-    return unknown(f"input {index} must be zero, and its value is not looked at", Constraint.VALUE)
+    told = tr("input {index} must be zero, and its value is not looked at", index=index)
+    return unknown(told, Constraint.VALUE)
 
 
 def _attribute(node: NodeFacts, name: str, *allowed: str) -> Support | None:
@@ -233,7 +240,8 @@ def _attribute(node: NodeFacts, name: str, *allowed: str) -> Support | None:
     found = value if isinstance(value, (tuple, list)) else () if value is None else (value,)
     if all(str(item) in allowed for item in found):
         return None
-    reason = f"{name} {' or '.join(allowed)} is taken; found {value}"
+    values = tr(" or ").join(allowed)
+    reason = tr("{name} {values} is taken; found {found}", name=name, values=values, found=value)
     return no(Constraint.ATTRIBUTE, reason, Evidence.DOCUMENT)
 
 
@@ -244,14 +252,17 @@ def _halves(node: NodeFacts, name: str, direction: str = "") -> Support | None:
     half = len(value) // 2
     if tuple(value[:half]) == tuple(value[half:]):
         return None
-    reason = f"both halves of {name} must be the same; found {list(value)}"
+    reason = tr(
+        "both halves of {name} must be the same; found {found}", name=name, found=list(value)
+    )
     return no(Constraint.ATTRIBUTE, reason, Evidence.DOCUMENT)
 
 
 def _outputs(node: NodeFacts, count: str) -> Support | None:
     if len(node.outputs) <= int(count):
         return None
-    reason = f"at most {count} output is given; found {len(node.outputs)}"
+    given = len(node.outputs)
+    reason = tr("at most {count} output is given; found {found}", count=count, found=given)
     return no(Constraint.ATTRIBUTE, reason, Evidence.DOCUMENT)
 
 
@@ -259,13 +270,14 @@ def _static(node: NodeFacts) -> Support | None:
     value = _given(node, "0")
     if value is not None and value.shape and all(isinstance(d, int) for d in value.shape):
         return None
-    return no(Constraint.SHAPE, "the input's shape must be fixed", Evidence.DOCUMENT)
+    return no(Constraint.SHAPE, tr("the input's shape must be fixed"), Evidence.DOCUMENT)
 
 
 def _ranked(node: NodeFacts) -> Support | None:
     if all(v.rank is not None for v in node.outputs):
         return None
-    return unknown("the branches must agree in rank, and the rank is not known", Constraint.RANK)
+    told = tr("the branches must agree in rank, and the rank is not known")
+    return unknown(told, Constraint.RANK)
 
 
 def _below(node: NodeFacts, limit: str) -> Support | None:
@@ -275,12 +287,14 @@ def _below(node: NodeFacts, limit: str) -> Support | None:
     if isinstance(size, int) and size < int(limit):
         return None
     if isinstance(size, int):
-        return no(Constraint.SHAPE, f"K must be below {limit}; found {size}", Evidence.DOCUMENT)
-    return unknown(f"K must be below {limit}; it is not known", Constraint.SHAPE)
+        told = tr("K must be below {limit}; found {found}", limit=limit, found=size)
+        return no(Constraint.SHAPE, told, Evidence.DOCUMENT)
+    return unknown(tr("K must be below {limit}; it is not known", limit=limit), Constraint.SHAPE)
 
 
 def _unchecked(node: NodeFacts, *words: str) -> Support | None:
-    return unknown(f"{' '.join(words)}, which is not looked at", Constraint.VALUE)
+    told = tr("{limit}, which is not looked at", limit=" ".join(words))
+    return unknown(told, Constraint.VALUE)
 
 
 _LIMITS: Mapping[str, Callable[..., Support | None]] = {

@@ -20,6 +20,11 @@ Features: TypeAlias = Mapping[str, Feature]
 
 UNKNOWN = "?"
 _SMALL_PLANE, _LARGE_PLANE = 196, 225
+_MANY = (32, 256)  # numbers that make one of the results: more sum up more error
+# Inputs that an older opset had as attributes.
+_PARAMETERS = frozenset(
+    {"axes", "axis", "steps", "pads", "shape", "split", "repeats", "K", "k", "depth", "sizes"}
+)
 # Attributes whose strings are free text: a value nobody measured says nothing about support.
 FREE_TEXT = frozenset(
     {"equation", "pattern", "delimiter", "default_string", "locale", "body", "mode_name"}
@@ -72,6 +77,7 @@ def features(node: NodeFacts, layout: Layout) -> dict[str, Feature]:
         found.update(_attribute(name, value))
     if layout.variadic:
         found["inputs"] = min(len(node.inputs), 3)
+        found["constants"] = any(v is not None and v.constant for v in node.inputs)
     else:
         for index, name in enumerate(layout.inputs):
             found.update(_input(node, index, name, optional=index >= layout.required))
@@ -84,6 +90,7 @@ def features(node: NodeFacts, layout: Layout) -> dict[str, Feature]:
     found["shapes"] = _broadcast(node)
     if node.op.startswith("Reduce"):
         found["reduced"] = _reduced(node)
+    found.update(_terms(node))
     if node.op == "LRN":
         found["plane"] = _plane(node)
     return found
@@ -125,6 +132,8 @@ def _input(node: NodeFacts, index: int, name: str, *, optional: bool) -> dict[st
     if index > 0:
         found[f"constant.{name}"] = value.constant
         found[f"rank.{name}"] = UNKNOWN if value.rank is None else value.rank
+    if index > 0 and value.constant and name in _PARAMETERS:
+        found[f"values.{name}"] = UNKNOWN if value.ints is None else _pattern(value.ints)
     if optional or value.kind != "tensor":
         found[f"dtype.{name}"] = _dtype(value)
     return found
@@ -190,6 +199,38 @@ def _neighbours(axes: Sequence[int], rank: int) -> str:
     if len(axes) in (0, rank):
         return "all" if axes else "none"
     return "together" if axes[-1] - axes[0] == len(axes) - 1 else "apart"
+
+
+def _terms(node: NodeFacts) -> dict[str, Feature]:
+    """Whether more numbers than each of `_MANY` make one result, where that many are summed."""
+    count = _summed(node)
+    if count is None:
+        return {}
+    return {f"terms.{n}": UNKNOWN if count < 0 else count > n for n in _MANY}
+
+
+def _summed(node: NodeFacts) -> int | None:
+    """How many; -1 where the shapes do not tell, None for operators that sum nothing."""
+    shapes = [v.shape if v is not None else None for v in node.inputs]
+    first, second = [*shapes, None, None][:2]
+    if node.op.startswith("Reduce") or node.op == "GlobalAveragePool":
+        sizes = _size(first), _size(node.outputs[0].shape if node.outputs else None)
+        return sizes[0] // max(sizes[1], 1) if min(sizes) >= 0 else -1
+    if node.op == "MatMul":
+        return _size(first[-1:] if first else None)
+    if node.op == "Gemm":
+        depth = 0 if node.attributes.get("transA", 0) else 1
+        return _size(first[depth : depth + 1] if first else None)
+    if node.op == "Conv":
+        return _size(second[1:] if second else None)
+    if node.op == "ConvTranspose":
+        return _size((second[0], *second[2:]) if second else None)
+    return None
+
+
+def _size(shape: Sequence[Any] | None) -> int:
+    known = shape is not None and all(isinstance(n, int) for n in shape)
+    return prod(shape) if known and shape is not None else -1
 
 
 def _plane(node: NodeFacts) -> str:

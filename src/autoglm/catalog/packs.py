@@ -15,6 +15,7 @@ from typing import Any
 from autoglm.catalog.features import Layout
 from autoglm.catalog.rules import Habits, Measured, Row, habits_of, version_of
 from autoglm.errors import FileMissingError
+from autoglm.messages import language
 from autoglm.spec import Capabilities, Evidence, NodeFacts, OpRule, OpTable, Support, Verdict
 
 FOLDER = Path(__file__).parent / "packs"
@@ -237,7 +238,8 @@ class _Lazy:
     def __call__(self, node: NodeFacts) -> Support:
         # Layers repeat: what differs in its name only gets the same answer.
         attributes = repr(sorted(node.attributes.items()))
-        key = (node.since, node.inputs, node.outputs, attributes, node.body and node.name)
+        shown = node.body and node.name, language()
+        key = (node.since, node.inputs, node.outputs, attributes, shown)
         if key not in self._answers:
             if len(self._answers) >= _REMEMBERED:
                 self._answers.clear()
@@ -258,25 +260,17 @@ def measured(rule: OpRule) -> Measured | None:
 
 
 def with_rows(pack: Pack, found: Mapping[str, Mapping[int, OpVersion]]) -> Pack:
-    """`pack` with the rows it lacks: one of the same question and outcome stays as it was.
-
-    Rows of a version that were described by fewer features than today's are not kept.
-    """
+    """`pack` with the rows it lacks: one of the same question and outcome stays as it was."""
     ops = {op: dict(versions) for op, versions in pack.ops.items()}
     for op, versions in found.items():
         for since, new in versions.items():
             old = ops.setdefault(op, {}).get(since)
-            rows = old.rows if old and _described(old) >= _described(new) else ()
+            rows = old.rows if old else ()
             known = {(row.key, row.outcome) for row in rows}
             more = [row for row in new.rows if (row.key, row.outcome) not in known]
             layout = old.layout if old else new.layout
             ops[op][since] = OpVersion(layout, tuple(sorted((*rows, *more), key=row_order)))
     return replace(pack, ops=ops)
-
-
-def _described(version: OpVersion) -> set[str]:
-    """The names of features that are no attribute's and no input's: every row has them."""
-    return {key for row in version.rows for key in row.features if "." not in key}
 
 
 def merge(pack: Capabilities, table: OpTable) -> Capabilities:

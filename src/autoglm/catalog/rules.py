@@ -13,6 +13,10 @@ How a verdict generalises beyond what was measured:
 - a refusal generalises from two different rows on; from one, and from crashes and values that are
   not finite, which may be about the numbers, it holds for that very question and is unknown for
   its like;
+- an answer that is a little off, where only the values tell it from a right one, is told of every
+  node of its kind, whatever its rank and shapes: an approximation has none;
+- where several features explain the same refusals equally well, a node that has one of the
+  others is unknown;
 - what the toolkit refuses of every operator alike (open dimensions) is refused of those that were
   never asked with it (`Habits`).
 """
@@ -33,6 +37,7 @@ from autoglm.catalog.features import (
     features,
     signature,
 )
+from autoglm.messages import tr
 from autoglm.spec import Constraint, Evidence, NodeFacts, Support, Verdict, no, unknown, yes
 
 DTYPE = "dtype"
@@ -51,24 +56,26 @@ _ORDER = (
     "inputs",
     "rank",
     "constant",
-    "result",
     "reduced",
     "plane",
     "len",
-    "shapes",
+    "values",
+    "terms",
     "attr.",
+    "shapes",
+    "result",
 )
-_VERBS = {
-    "wrong": "answers wrongly",
-    "imprecise": "is less exact than its cases ask",
-    "refused": "is refused",
-}
+# Features of shapes alone: they tell no value from another.
+_SHAPELY = frozenset({"rank", "empty", "dynamic", "shapes", "result", "reduced", "plane", "terms"})
+_FORMS = frozenset({"rank", "shapes", "result"})  # that no value ever depends on
+_OUTCOMES = ("wrong", "imprecise", "refused")
 # What a process died of, or made of infinities, says nothing of other numbers.
 _UNSTEADY = re.compile(
     r"signal SIG|Segmentation fault|crash:|NaN or inf"
     r"|timeout:|time limit|no end after|no answer within"
 )
 _FIRM = 2  # different steady rows that a refusal generalises from
+_SLIGHT = 1e-3  # of the answer: an approximation's error, not another function's
 _EVERYWHERE = 20  # operators that a limit of the whole toolkit was seen with
 Literal = tuple[str, Feature]
 Literals = tuple[Literal, ...]
@@ -86,7 +93,7 @@ def unsteady(reason: str) -> bool:
 class Habits:
     """What a whole pack says of its toolkit, before any operator is looked at."""
 
-    open_dimensions: str = ""  # why no operator takes them; "" where some do
+    fixed_shapes: bool = False  # no operator takes open dimensions, of the many that were asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +131,8 @@ class Condition:
     reason: str
     cases: int
     firm: bool = True  # holds for what was never measured, too
+    by_value: bool = False  # nothing about the node tells failing from working
+    rivals: Literals = ()  # each explains the same failures as well as the literals do
 
     def holds(self, found: Features) -> bool | None:
         """True, False, or None where a feature of the node is not known."""
@@ -136,21 +145,19 @@ class Condition:
                 sure = False
         return True if sure else None
 
+    def rival(self, found: Features) -> Condition | None:
+        """The other explanation that this node meets, as a condition of its own."""
+        met = next((r for r in self.rivals if found.get(r[0], ABSENT) == r[1]), None)
+        return None if met is None else replace(self, literals=(met,), firm=False, rivals=())
+
     def text(self, op: str) -> str:
         """One sentence: what is limited, then what happened."""
         if self.by_value:
-            subject = f"{op} of {dict(self.literals)[DTYPE]} as used here, for some values,"
+            dtypes = dict(self.literals)[DTYPE]
+            subject = tr("{op} of {dtypes} as used here, for some values,", op=op, dtypes=dtypes)
         else:
-            where = " ".join(filter(None, (_say(k, v) for k, v in self.literals)))
-            subject = f"{op} {where}".rstrip()
-        verb = _VERBS[self.outcome]
-        shown = f": {self.reason}" if self.outcome == "refused" else f" ({self.reason})"
-        return subject + " " + verb + (shown if self.reason else "")
-
-    @property
-    def by_value(self) -> bool:
-        """Nothing about the node tells failing from working: it is in the values."""
-        return len(self.literals) > _PAIR
+            subject = " ".join(filter(None, (op, *(_say(k, v) for k, v in self.literals))))
+        return _happened(subject, self.outcome, self.reason)
 
     @property
     def constraint(self) -> Constraint:
@@ -164,41 +171,90 @@ class Condition:
         return _constraint(self.literals[0][0])
 
 
+def _happened(subject: str, outcome: str, reason: str) -> str:
+    facts = {"subject": subject, "reason": reason}
+    match outcome, bool(reason):
+        case "refused", True:
+            return tr("{subject} is refused: {reason}", **facts)
+        case "refused", False:
+            return tr("{subject} is refused", subject=subject)
+        case "wrong", True:
+            return tr("{subject} answers wrongly ({reason})", **facts)
+        case "wrong", False:
+            return tr("{subject} answers wrongly", subject=subject)
+        case _, True:
+            return tr("{subject} is less exact than its cases ask ({reason})", **facts)
+    return tr("{subject} is less exact than its cases ask", subject=subject)
+
+
 def _constraint(key: str) -> Constraint:
-    if key == DTYPE or key.startswith("dtype."):
+    kind = key.partition(".")[0]
+    if kind == DTYPE:
         return Constraint.DTYPE
-    if key.startswith("rank"):
+    if kind == "rank":
         return Constraint.RANK
-    return (
-        Constraint.SHAPE
-        if key in ("empty", "dynamic", "shapes", "result", "reduced", "plane")
-        else Constraint.ATTRIBUTE
-    )
+    return Constraint.SHAPE if kind in _SHAPELY else Constraint.ATTRIBUTE
 
 
 def _say(key: str, value: Feature) -> str:
     kind, _, name = key.partition(".")
     if value == ABSENT:
-        return f"without {name}"
-    texts = {
-        DTYPE: f"of {value}",
-        "attr": f"{name}={value}",
-        "len": f"with {value} {name}",
-        "given": f"with input {name}" if value else f"without input {name}",
-        "constant": f"with a constant {name}" if value else f"with a computed {name}",
-        "rank": f"with {name or 'input'} of rank {value}",
-        "empty": "of an empty tensor" if value else "",
-        "dynamic": "with open dimensions" if value else "with fixed dimensions",
-        "shapes": f"with input shapes: {value}",
-        "reduced": f"over axes: {value}",
-        "plane": f"with a {value} plane",
-        "result": f"with a result of {value} shape"
-        if value == "equal"
-        else f"with a {value} result",
-        "outputs": f"with {value} outputs",
-        "inputs": f"with {value}{'+' if value == 3 else ''} inputs",
-    }
-    return f"with {name} of {value}" if kind == DTYPE and name else texts[kind]
+        return tr("without {name}", name=name or kind)
+    if kind in _SHAPELY:
+        return _say_of_shapes(kind, name, value)
+    match kind:
+        case "attr":
+            return f"{name}={value}"
+        case "len":
+            return tr("with {count} {name}", count=value, name=name)
+        case "given" if value:
+            return tr("with input {name}", name=name)
+        case "given":
+            return tr("without input {name}", name=name)
+        case "constant" if value:
+            return tr("with a constant {name}", name=name)
+        case "constant":
+            return tr("with a computed {name}", name=name)
+        case "constants" if value:
+            return tr("with a constant among its inputs")
+        case "constants":
+            return tr("with computed inputs only")
+        case "values":
+            return tr("with {name}: {values}", name=name, values=value)
+        case "outputs":
+            return tr("with {count} outputs", count=value)
+        case "inputs":
+            return tr("with {count} inputs", count="3+" if value == 3 else value)
+    if name:
+        return tr("with {name} of {value}", name=name, value=value)
+    return tr("of {dtypes}", dtypes=value)
+
+
+def _say_of_shapes(kind: str, name: str, value: Feature) -> str:
+    match kind:
+        case "rank" if name:
+            return tr("with {name} of rank {rank}", name=name, rank=value)
+        case "rank":
+            return tr("with input of rank {rank}", rank=value)
+        case "empty":
+            return tr("of an empty tensor") if value else ""
+        case "dynamic" if value:
+            return tr("with open dimensions")
+        case "dynamic":
+            return tr("with fixed dimensions")
+        case "shapes":
+            return tr("with input shapes: {value}", value=value)
+        case "reduced":
+            return tr("over axes: {value}", value=value)
+        case "plane":
+            return tr("with a {value} plane", value=value)
+        case "terms" if value:
+            return tr("over more than {count} numbers", count=name)
+        case "terms":
+            return tr("over at most {count} numbers", count=name)
+    if value == "equal":
+        return tr("with a result of {value} shape", value=value)
+    return tr("with a {value} result", value=value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +278,7 @@ def derive(rows: Sequence[Row], layout: Layout) -> tuple[Condition, ...]:
     cases = [_Case(row, found) for row, found in zip(rows, filled, strict=True)]
     good = [case.whole for case in cases if case.row.outcome == "yes"]
     found: list[Condition] = []
-    for outcome in _VERBS:
+    for outcome in _OUTCOMES:
         bad = [case for case in cases if case.row.outcome == outcome]
         while bad:
             condition = _best(bad, good)
@@ -238,8 +294,32 @@ def _best(bad: Sequence[_Case], good: Sequence[Features]) -> Condition:
         options = _separating(bad, good, size)
         if options:
             best = max(options, key=lambda o: (len(options[o]), _rank(o)))
-            return _condition(best, options[best])
-    return _condition(tuple(sorted(bad[0].whole.items())), bad[:1])
+            found = _condition(best, options[best])
+            rivals = _rivals(best, options) if found.firm and size == 1 else ()
+            return replace(found, rivals=rivals)
+    return _by_value(bad)
+
+
+def _rivals(best: Literals, options: Mapping[Literals, Sequence[_Case]]) -> Literals:
+    """Of refusals, the single features that explain exactly the same ones."""
+    covered = {id(case) for case in options[best]}
+    if options[best][0].row.outcome != "refused":
+        return ()
+    return tuple(o[0] for o, c in options.items() if o != best and {id(x) for x in c} == covered)
+
+
+def _by_value(bad: Sequence[_Case]) -> Condition:
+    """A passing row is just like the first failing one: the numbers decide. Where it is a little
+    off, as an approximation is, others of its kind may be, too, in whatever form they come.
+    """
+    first = bad[0]
+    error, largest = _error(first.row.reason)
+    slight = first.row.outcome == "wrong" and 0 < error <= _SLIGHT * largest
+    forms = _FORMS if slight else frozenset()
+    kind = [item for item in first.whole.items() if item[0].partition(".")[0] not in forms]
+    literals = tuple(sorted(kind))
+    found = _condition(literals, [case for case in bad if _met(literals, case.whole)])
+    return replace(found, by_value=True, firm=slight or found.firm)
 
 
 def _separating(
@@ -261,15 +341,16 @@ def _condition(literals: Literals, cases: Sequence[_Case]) -> Condition:
     rows = [case.row for case in cases]
     worst = rows[0]
     if worst.outcome != "refused":
-        worst = max(rows, key=lambda row: (_magnitude(row.reason), row.reason))
+        worst = max(rows, key=lambda row: (_error(row.reason)[0], row.reason))
     steady = {row.key for row in rows if not unsteady(row.reason)}
     firm = len(steady) >= _FIRM
     return Condition(literals, worst.outcome, worst.reason, sum(row.count for row in rows), firm)
 
 
-def _magnitude(reason: str) -> float:
-    number = re.search(r"max error ([\d.e+-]+)", reason)
-    return float(number[1]) if number else 0.0
+def _error(reason: str) -> tuple[float, float]:
+    """The largest error that a reason names, and the answer's largest value; zeros without one."""
+    found = re.search(r"max error ([\d.e+-]+) of ([\d.e+-]+)", reason)
+    return (float(found[1]), float(found[2])) if found else (0.0, 0.0)
 
 
 def _place(item: Literal) -> tuple[int, int, str, str]:
@@ -308,6 +389,7 @@ class Version:
     strings: Mapping[str, frozenset[str]] = field(default_factory=dict)
     failed: frozenset[Literals] = frozenset()  # whole questions
     habits: Habits = Habits()
+    asked_open: bool = False  # whether this operator itself was asked with open dimensions
 
     def verdict(self, node: NodeFacts) -> Support:
         """Yes, no or unknown for a node of this version."""
@@ -316,22 +398,26 @@ class Version:
 
     def judge(self, dtypes: tuple[str, ...], found: Features) -> Support:
         """Yes, no or unknown for a signature and all its features."""
-        if found.get("dynamic") and self.habits.open_dimensions:
-            text = f"{self.op} with open dimensions is refused: {self.habits.open_dimensions}"
-            return no(Constraint.SHAPE, text, Evidence.MEASURED)
+        if found.get("dynamic") and self.habits.fixed_shapes:
+            return self._open()
         unsure = None
         for condition in self.conditions:
             holds = condition.holds(found)
             if holds and (condition.firm or self._failed(found)):
                 return no(condition.constraint, condition.text(self.op), Evidence.MEASURED)
-            if holds is not False:
-                unsure = unsure or condition
+            unsure = unsure or (condition.rival(found) if holds is False else condition)
         return (
             self._dtypes(dtypes)
             or self._strings(found)
             or self._unsure(unsure)
             or self._yes(dtypes)
         )
+
+    def _open(self) -> Support:
+        reason = tr("the toolkit takes fixed shapes only, in every case measured")
+        subject = tr("{op} with open dimensions", op=self.op)
+        evidence = Evidence.MEASURED if self.asked_open else Evidence.INFERRED
+        return no(Constraint.SHAPE, _happened(subject, "refused", reason), evidence)
 
     def _failed(self, found: Features) -> bool:
         return any(_met(question, found, ABSENT) for question in self.failed)
@@ -347,26 +433,39 @@ class Version:
             return None
         measured = "; ".join(sorted({", ".join(row.dtypes) for row in self.rows}))
         if UNKNOWN in dtypes:
-            return unknown(f"{self.op}: the dtype is not known before running", Constraint.DTYPE)
-        text = f"{self.op} of {', '.join(dtypes)} was never measured; measured: {measured}"
-        return unknown(text, Constraint.DTYPE)
+            told = tr("{op}: the dtype is not known before running", op=self.op)
+            return unknown(told, Constraint.DTYPE)
+        told = tr(
+            "{op} of {dtypes} was never measured; measured: {measured}",
+            op=self.op,
+            dtypes=", ".join(dtypes),
+            measured=measured,
+        )
+        return unknown(told, Constraint.DTYPE)
 
     def _strings(self, found: Features) -> Support | None:
         for key, seen in self.strings.items():
             value = found.get(key)
             if isinstance(value, str) and value not in seen and key[5:] not in FREE_TEXT:
-                measured = ", ".join(sorted(seen))
-                text = f"{self.op} {key[5:]}={value} was never measured; measured: {measured}"
-                return unknown(text, Constraint.ATTRIBUTE)
+                told = tr(
+                    "{op} {name}={value} was never measured; measured: {measured}",
+                    op=self.op,
+                    name=key[5:],
+                    value=value,
+                    measured=", ".join(sorted(seen)),
+                )
+                return unknown(told, Constraint.ATTRIBUTE)
         return None
 
     def _unsure(self, condition: Condition | None) -> Support | None:
         if condition is None:
             return None
-        text = f"{condition.text(self.op)}; whether that holds here is not known before running"
-        if not condition.firm:
-            text = f"{condition.text(self.op)}; whether its like is, was not measured"
-        return unknown(text, condition.constraint)
+        limit = condition.text(self.op)
+        if condition.firm:
+            told = tr("{limit}; whether that holds here is not known before running", limit=limit)
+        else:
+            told = tr("{limit}; whether its like is, was not measured", limit=limit)
+        return unknown(told, condition.constraint)
 
 
 def version_of(
@@ -374,12 +473,21 @@ def version_of(
 ) -> Version:
     """Rules for one operator version from its rows, and from what is known of the toolkit."""
     habits = habits or Habits()
-    if habits.open_dimensions:  # the one rule for all says it
+    asked_open = any(row.features.get("dynamic") for row in rows)
+    if habits.fixed_shapes:  # the one rule for all says it
         rows = [row for row in rows if not row.features.get("dynamic")] or rows
-    known = frozenset(row.dtypes for row in rows if row.outcome == "yes")
-    conditions, strings = derive(rows, layout), _strings(rows)
-    failed = _failures(rows, layout)
-    return Version(op, since, layout, tuple(rows), conditions, known, strings, failed, habits)
+    return Version(
+        op,
+        since,
+        layout,
+        tuple(rows),
+        derive(rows, layout),
+        known=frozenset(row.dtypes for row in rows if row.outcome == "yes"),
+        strings=_strings(rows),
+        failed=_failures(rows, layout),
+        habits=habits,
+        asked_open=asked_open,
+    )
 
 
 def _strings(rows: Iterable[Row]) -> dict[str, frozenset[str]]:
@@ -403,8 +511,7 @@ def habits_of(rows: Iterable[tuple[str, bool, bool]]) -> Habits:
     """From operator, open dimensions, and whether it worked, of every row of a pack."""
     loose = [row for row in rows if row[1]]
     everywhere = len({op for op, *_ in loose}) >= _EVERYWHERE and not any(r[2] for r in loose)
-    text = "the toolkit takes fixed shapes only, in every case measured" if everywhere else ""
-    return Habits(text)
+    return Habits(everywhere)
 
 
 @dataclass(frozen=True, slots=True)
@@ -425,8 +532,13 @@ class Measured:
         above = min((v for v in self.versions if v > node.since), default=None)
         measured = ", ".join(str(v) for v in sorted(self.versions))
         if below is None or above is None:
-            text = f"{self.op} of opset {node.since} was never measured; measured: {measured}"
-            return unknown(text, Constraint.OPSET)
+            told = tr(
+                "{op} of opset {since} was never measured; measured: {measured}",
+                op=self.op,
+                since=node.since,
+                measured=measured,
+            )
+            return unknown(told, Constraint.OPSET)
         verdicts = [self.versions[v].verdict(node) for v in (below, above)]
         worst = next((v for v in verdicts if v.verdict is Verdict.NO), None)
         worst = worst or next((v for v in verdicts if v.verdict is Verdict.UNKNOWN), None)

@@ -56,6 +56,14 @@ def measure(
     resume: Annotated[
         bool, typer.Option("--resume", help="Run only what the folder's pack has no row for.")
     ] = False,
+    precision: Annotated[
+        str,
+        typer.Option(
+            "--precision",
+            metavar="NAME",
+            help="Run plain operators in it; a pack of its own says where it differs from fp32.",
+        ),
+    ] = "",
     json: Json = False,
     debug: Debug = False,
 ) -> int:
@@ -64,13 +72,23 @@ def measure(
     Where the folder already holds a pack of this version, says what changed and ends with 1.
     """
     from autoglm.catalog.packs import read_pack
+    from autoglm.cli.app import UsageError
     from autoglm.cli.output import counter, emit_json, stdout
     from autoglm.messages import tr
     from autoglm.registry import backend as find
     from autoglm.testing import measure as kit
+    from autoglm.testing.cases import all_cases
 
-    old = out / f"{backend}-{find(backend).version()}.json"
+    if precision and precision not in kit.WITHIN:
+        raise UsageError(
+            "--precision is one of {allowed}; found {found!r}.",
+            allowed=", ".join(kit.WITHIN),
+            found=precision,
+        )
+    old = out / f"{kit.pack_name(backend, precision)}-{find(backend).version()}.json"
     before = read_pack(old) if old.is_file() else None
+    if before is not None and resume:
+        before = kit.redescribed(before, all_cases())
     with counter(tr("measuring {backend}", backend=backend)) as progress:
         pack = kit.measure(
             backend,
@@ -79,6 +97,7 @@ def measure(
             timeout_s=timeout_s,
             limit_s=limit_s,
             resume=before if resume else None,
+            precision=precision,
         )
     path = kit.write_pack(pack, out)
     diff = kit.diff_packs(before, pack) if before is not None else None

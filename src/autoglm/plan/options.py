@@ -71,11 +71,11 @@ def choose_options(
     precision: str,
     pins: Mapping[str, str],
     forbid: Sequence[str],
-    tries: bool = True,
+    triers: Sequence[str] = (*CPU_ENGINES, REFERENCE),
 ) -> Options:
     """Ask every table about every node; pins and forbidden fallbacks narrow what is allowed.
 
-    `tries`: a CPU engine may be given what it is not known to take.
+    `triers`: backends that may be given what they are not known to take.
     """
     wanted = {n.name: pin for n in graph.nodes if (pin := _pin(n, pins)) is not None}
     allowed = len(names)
@@ -83,7 +83,6 @@ def choose_options(
     backends = tuple(dict.fromkeys((*names, *known)))
     precise = [_precision(tables[b], precision, primary=i == 0) for i, b in enumerate(backends)]
     verdicts = _verdicts(graph, [tables[b] for b in backends], precise)
-    triers = (*CPU_ENGINES, REFERENCE) if tries else ()
     labels: list[tuple[int, ...]] = []
     pinned: dict[str, str] = {}
     violations: dict[str, None] = {}
@@ -110,6 +109,17 @@ def choose_options(
         _refusals(graph, verdicts, backends, allowed, pinned),
         tuple(violations),
     )
+
+
+def triers_of(backend: str, device: str, policy: str | Sequence[str]) -> tuple[str, ...]:
+    """The engines that may try a node: on the CPU a wrong guess costs a compilation and no more.
+
+    The primary is none of them where its device is a chip (`npu:0`, `GPU`), nor is any under the
+    policy "error".
+    """
+    cpu = device.partition(":")[0].lower() in ("", "cpu", "meta") or device.isdecimal()
+    known = () if policy == "error" else (*CPU_ENGINES, REFERENCE)
+    return tuple(name for name in known if cpu or name != backend)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +165,10 @@ def precision_support(table: Capabilities, precision: str) -> Support:
 def _verdicts(
     graph: Graph, tables: Sequence[Capabilities], precise: Sequence[_Precision]
 ) -> tuple[tuple[Support, ...], ...]:
+    asked = [(t.at(p.runs_in), p) for t, p in zip(tables, precise, strict=True)]
     columns = [
         _memory(graph, table, [_both(table.support(n.facts), at) for n in graph.nodes])
-        for table, at in zip(tables, precise, strict=True)
+        for table, at in asked
     ]
     return tuple(zip(*columns, strict=True)) if graph.nodes else ()
 

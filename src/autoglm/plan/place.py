@@ -16,7 +16,7 @@ from autoglm.plan.cost import Machine, machines_of
 from autoglm.plan.expand import choices, expand_all
 from autoglm.plan.graph import Graph
 from autoglm.plan.improve import improve
-from autoglm.plan.options import candidates, choose_options
+from autoglm.plan.options import candidates, choose_options, triers_of
 from autoglm.plan.partition import Solution, solve_order
 from autoglm.plan.problem import PICO, UNPLACED, Problem, make_problem, sides
 from autoglm.plan.result import Setting, build_plan, true_cost
@@ -40,6 +40,7 @@ def make_plan(
     budget: Budget | None = None,
     allow_reference: bool = False,
     prefer_primary: float = 0.0,
+    device: str = "",
 ) -> Plan:
     """Decide which backend runs each node; pure, and the same answer every time.
 
@@ -48,7 +49,8 @@ def make_plan(
     nodes that nothing else takes. A node that nobody is known to take goes to a CPU engine to be
     tried, under "error" to none. `pins`: node name or operator pattern -> backend; the first that
     matches counts. `prefer_primary`: a node that the primary takes leaves it only for a gain above
-    this share of its time. A plan over budget is chosen only where every plan is over budget.
+    this share of its time. `device`: the primary's, which is given nothing to try on a chip. A plan
+    over budget is chosen only where every plan is over budget.
     """
     machine, budget = machine or Machine(), budget or Budget()
     names = candidates(backend, policy, tables, allow_reference=allow_reference)
@@ -59,7 +61,7 @@ def make_plan(
         precision=precision,
         pins=pins or {},
         forbid=budget.forbid,
-        tries=policy != "error",
+        triers=triers_of(backend, device, policy),
     )
     used = [tables[name] for name in options.backends]
     problem = make_problem(graph, options, used, machine, prefer_primary=prefer_primary)

@@ -16,6 +16,8 @@ from autoglm.tensor.dtype import from_onnx
 SOURCE = "autoglm.source"
 
 _CHUNK_BYTES = 1 << 26
+_FEW = 16  # integers: axes, pads and steps, but no table of indices
+_INTEGERS = (ir.DataType.INT64, ir.DataType.INT32)
 _PLAIN = {
     ir.AttributeType.INT,
     ir.AttributeType.FLOAT,
@@ -147,14 +149,34 @@ def _value(value: ir.Value, seen: dict[ir.Value, ValueFacts]) -> ValueFacts:
 
 
 def value_facts(value: ir.Value) -> ValueFacts:
-    """Dtype, shape, kind, and whether the value is known before running."""
+    """Dtype, shape, kind, and what of the value is known before running."""
     kind = value.type
     name = "tensor"
     if isinstance(kind, ir.SequenceType):
         name = "sequence"
     elif isinstance(kind, ir.OptionalType):
         name = "optional"
-    return ValueFacts(dtype_name(value), dims(value), _is_constant(value), name)
+    constant = _is_constant(value)
+    return ValueFacts(
+        dtype_name(value), dims(value), constant, name, _few_ints(value) if constant else None
+    )
+
+
+def _few_ints(value: ir.Value) -> tuple[int, ...] | None:
+    """The values of a constant of at most `_FEW` integers."""
+    tensor, producer = value.const_value, value.producer()
+    if tensor is None and producer is not None:
+        attribute = next(iter(producer.attributes.values()), None)
+        if attribute is None or attribute.is_ref():
+            return None
+        if attribute.type is ir.AttributeType.INT:
+            return (int(attribute.value),)
+        if attribute.type is ir.AttributeType.INTS:
+            return tuple(attribute.as_ints()) if len(attribute.as_ints()) <= _FEW else None
+        tensor = attribute.as_tensor() if attribute.type is ir.AttributeType.TENSOR else None
+    if tensor is None or tensor.dtype not in _INTEGERS or tensor.size > _FEW:
+        return None
+    return tuple(int(n) for n in tensor.numpy().reshape(-1))
 
 
 def _is_constant(value: ir.Value) -> bool:

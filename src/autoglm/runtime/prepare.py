@@ -144,7 +144,7 @@ def plan_for(
     for name, nodes in (refused or {}).items():
         tables[name] = Refusing(**table_fields(tables[name]), nodes=nodes)
     model = loaded.model.clone()
-    rewrites = legalize(model, tables[backend].support)
+    rewrites = legalize(model, tables[backend].at(precision or config.precision).support)
     graph = graph_of(model)
     plan = place(graph, tables, backend, config, machine, precision=precision)
     return Planned(model, graph, plan, tuple(rewrites), tables)
@@ -174,6 +174,7 @@ def place(
         budget=Budget(**_budget(config)),
         # Who names a backend wants it used: predictions are too coarse to leave it for little.
         prefer_primary=0.0 if config.backend == "auto" else _LOYALTY,
+        device=config.device,
     )
 
 

@@ -24,17 +24,24 @@ _FLAGS = ("keepdims", "ceil_mode", "count_include_pad", "select_last_index", "ex
 # onnx does not check that their inputs fit each other: other sizes would make invalid models.
 _TIED = frozenset({"ReverseSequence", "ScatterElements", "ScatterND"})
 _ATTEMPTS = 4  # the last of them keeps the sizes: some constants name them
+_FACTOR, _MOST = 8, 50_000  # of a large case: its sizes, its elements
+# Among so many numbers a simulator stays for minutes.
+_HEAVY = frozenset({"Conv", "ConvTranspose", "LSTM", "GRU", "RNN"})
 
 
-def fresh(size: int, seed: int) -> tuple[Case, ...]:
-    """`size` new cases with fixed shapes, half of them of float32."""
-    return tuple(case for case, _ in zip(_endless(random.Random(seed)), range(size), strict=False))
+def fresh(size: int, seed: int, *, large: bool = False) -> tuple[Case, ...]:
+    """`size` new cases with fixed shapes, half of them of float32.
+
+    `large`: of thousands of numbers each, so that one case shows what some values do.
+    """
+    drawn = _endless(random.Random(seed), large=large)
+    return tuple(case for case, _ in zip(drawn, range(size), strict=False))
 
 
-def _endless(rng: random.Random) -> Iterator[Case]:
+def _endless(rng: random.Random, *, large: bool) -> Iterator[Case]:
     from autoglm.testing.operators import SPECS
 
-    ops = sorted({spec.op for spec in SPECS})
+    ops = sorted({spec.op for spec in SPECS} - (_HEAVY if large else frozenset()))
     while True:
         op = rng.choice(ops)
         spec = rng.choice([s for s in SPECS if s.op == op])
@@ -43,7 +50,7 @@ def _endless(rng: random.Random) -> Iterator[Case]:
         if not allowed:
             continue
         dtype = "float32" if "float32" in allowed and rng.random() < 0.5 else rng.choice(allowed)
-        tries = (_case(spec, since, dtype, rng, attempt) for attempt in range(_ATTEMPTS))
+        tries = (_case(spec, since, dtype, rng, i, large=large) for i in range(_ATTEMPTS))
         case = next((case for case in tries if case is not None), None)
         if case is not None:
             yield case
@@ -52,9 +59,11 @@ def _endless(rng: random.Random) -> Iterator[Case]:
 class _Resized(Maker):
     """A maker that draws other sizes: equal ones stay equal, 0 and 1 stay."""
 
-    def __init__(self, dtype: str, rng: random.Random, *, resize: bool) -> None:
+    def __init__(
+        self, dtype: str, rng: random.Random, *, resize: bool, large: bool = False
+    ) -> None:
         super().__init__(dtype, rng.randrange(2**32))
-        self._random, self._resize = rng, resize
+        self._random, self._resize, self._large = rng, resize, large
         self._sizes: dict[int, int] = {}
 
     def _of(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -63,6 +72,8 @@ class _Resized(Maker):
     def _size(self, n: int) -> int:
         if n < 2 or not self._resize:
             return n
+        if self._large:
+            return _FACTOR * n
         if n not in self._sizes:
             taken = set(self._sizes.values())
             free = [m for m in (*range(2, 2 * n + 3), 16 * n) if m not in taken]
@@ -85,13 +96,17 @@ class _Resized(Maker):
         return super().b(*self._of(shape))
 
 
-def _case(spec: Spec, since: int, dtype: str, rng: random.Random, attempt: int) -> Case | None:
+def _case(
+    spec: Spec, since: int, dtype: str, rng: random.Random, attempt: int, *, large: bool
+) -> Case | None:
     from autoglm.testing.oracle import answer
 
     number = rng.randrange(10**6)
     try:
         resize = attempt < _ATTEMPTS - 1 and spec.op not in _TIED
-        inputs = _constants(spec.inputs(_Resized(dtype, rng, resize=resize)), rng)
+        inputs = _constants(spec.inputs(_Resized(dtype, rng, resize=resize, large=large)), rng)
+        if large and sum(a.size for a in inputs if hasattr(a, "size")) > _MOST:
+            return None
         varied = replace(spec, attributes=_attributes(spec, since, inputs, rng))
         model = model_of(varied, since, inputs)
         outputs = answer(varied, since, dtype, inputs, model)

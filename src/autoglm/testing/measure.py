@@ -9,6 +9,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from autoglm.catalog.packs import OpVersion, Pack, dumps, row_order, with_rows
 from autoglm.catalog.rules import Row
 from autoglm.errors import AutoGLMError, BackendUnavailableError
 from autoglm.spec import Backend, CompileOptions, NodeFacts, RunOptions
-from autoglm.testing.cases import Case, all_cases, plain_first
+from autoglm.testing.cases import Case, all_cases, plain_first, with_constants
 from autoglm.testing.judge import RIGHT, Answer, judge
 from autoglm.testing.schemas import layout_of
 from autoglm.testing.worker import Lost, ask_all
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 _REASON_CHARS = 160
+# Of the largest value of an answer, for one operator that computes in that precision.
+WITHIN = {"fp16": 0.01, "bf16": 0.05, "int8": 0.1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +51,15 @@ def measure(
     timeout_s: float = 20.0,
     limit_s: float | None = None,
     resume: Pack | None = None,
+    precision: str = "",
 ) -> Pack:
     """Run every case on the installed version and return the pack.
 
     With `limit_s` the plainest use of every operator comes first; what was not reached in time
-    stays unknown. With `resume`, a pack of the same version, only what it has no row for is run,
-    and its rows stay.
+    stays unknown. With `resume`, a pack of the same version with today's features
+    (`redescribed`), only what it has no row for is run, and its rows stay. With `precision` the
+    plain uses that work in fp32 are run in it, calibrated on their own inputs: the pack is one of
+    its own, `<backend>-<precision>`.
     """
     import onnx
 
@@ -64,17 +70,76 @@ def measure(
         raise BackendUnavailableError(
             "Backend {name} cannot be measured: its toolkit is not installed.", name=backend_name
         )
-    asked = all_cases() if cases is None else list(cases)
+    if cases is None:
+        cases = plain_cases(backend_name) if precision else all_cases()
+    asked = list(cases)
     if resume is not None and resume.version == version:
         asked = unmeasured(resume, asked)
     else:
-        resume = Pack(backend_name, version, f"{backend_name} {version}", onnx.__version__)
+        name = pack_name(backend_name, precision)
+        resume = Pack(name, version, f"{backend_name} {version}", onnx.__version__)
     if limit_s is not None:
         asked = plain_first(asked)
     findings = examine(
-        backend_name, asked, progress=progress, jobs=jobs, timeout_s=timeout_s, limit_s=limit_s
+        backend_name,
+        asked,
+        progress=progress,
+        jobs=jobs,
+        timeout_s=timeout_s,
+        limit_s=limit_s,
+        precision=precision,
     )
     return with_rows(resume, rows_of(findings))
+
+
+def pack_name(backend_name: str, precision: str = "") -> str:
+    """What a pack of that precision is called."""
+    return f"{backend_name}-{precision}" if precision else backend_name
+
+
+def plain_cases(backend_name: str) -> list[Case]:
+    """Each operator's plainest use in float32 that the backend's table takes, with its other
+    inputs computed and as constants.
+    """
+    from autoglm import registry
+    from autoglm.testing.conformance import core_cases, supports
+
+    table = registry.backend(backend_name).capabilities()
+    plain = [case for case in core_cases() if case.name.endswith(":float32")]
+    both = [c for case in plain for c in (case, with_constants(case)) if c is not None]
+    return [case for case in both if supports(table, nodes_of(load(case))).ok]
+
+
+def redescribed(pack: Pack, cases: Iterable[Case]) -> Pack:
+    """The pack with today's features in its rows; a row stays as it was where no case of its name
+    is among `cases`.
+    """
+    made = {case.name: case for case in cases}
+    nodes = cache(lambda name: nodes_of(load(made[name])))
+    ops: dict[str, dict[int, OpVersion]] = defaultdict(dict)
+    for op, versions in pack.ops.items():
+        for since, version in versions.items():
+            rows = {}
+            for row in version.rows:
+                asked = nodes(row.case) if row.case in made else ()
+                new = next((n for n in asked if _describes(n, op, since, row)), None)
+                fresh = row if new is None else _with_features(row, new)
+                rows.setdefault((fresh.key, fresh.outcome), fresh)
+            ordered = tuple(sorted(rows.values(), key=row_order))
+            ops[op][since] = replace(version, rows=ordered)
+    return replace(pack, ops=dict(ops))
+
+
+def _describes(node: NodeFacts, op: str, since: int, row: Row) -> bool:
+    if (node.op, node.since) != (op, since):
+        return False
+    today = _with_features(row, node)
+    return today.dtypes == row.dtypes and row.features.items() <= today.features.items()
+
+
+def _with_features(row: Row, node: NodeFacts) -> Row:
+    layout = layout_of(node.op, node.since)
+    return replace(row, dtypes=signature(node, layout), features=features(node, layout))
 
 
 def unmeasured(pack: Pack, cases: Iterable[Case]) -> list[Case]:
@@ -106,11 +171,12 @@ def examine(
     jobs: int = 1,
     timeout_s: float = 20.0,
     limit_s: float | None = None,
+    precision: str = "",
 ) -> list[Finding]:
     """One finding per case, in their order; a crash or a time-out is a refusal that says so."""
     answers = ask_all(
         "autoglm.testing.measure:examiner",
-        (backend_name,),
+        (backend_name, precision),
         cases,
         jobs=jobs,
         timeout_s=timeout_s,
@@ -129,26 +195,44 @@ def _settled(case: Case, answer: Any) -> Finding:
     return Finding(case.name, "refused", reason, nodes_of(load(case)))
 
 
-def examiner(backend_name: str) -> Callable[[Case], Finding]:
+def examiner(backend_name: str, precision: str = "") -> Callable[[Case], Finding]:
     """What a worker answers with, in the child."""
     from autoglm import registry
 
     backend = registry.backend(backend_name)
-    return lambda case: find(backend, case)
+    return lambda case: find(backend, case, precision)
 
 
-def find(backend: Backend, case: Case) -> Finding:
-    """One case on one backend, in this process."""
+def find(backend: Backend, case: Case, precision: str = "") -> Finding:
+    """One case on one backend, in this process; in another precision as near as that can be."""
     try:
         model = load(case)
         nodes = nodes_of(model)
     except Exception as error:  # a case that our own frontend refuses measures no backend
         return Finding(case.name, "skipped", first_line(error))
     try:
-        answer = ask(backend, model, case)
+        if precision:
+            answer = ask(backend, model, _wider(case, precision), _options(model, case, precision))
+        else:
+            answer = ask(backend, model, case)
     except Exception as error:  # an engine may raise anything; that is the finding
         return Finding(case.name, "refused", first_line(error), nodes)
     return Finding(case.name, answer.outcome, answer.reason, nodes)
+
+
+def _wider(case: Case, precision: str) -> Case:
+    """The case, asked for as near as one operator can be in that precision."""
+    import numpy as np
+
+    values = [np.abs(np.asarray(v, np.float64)) for _, outputs in case.data for v in outputs]
+    largest = max((float(v.max()) for v in values if v.size), default=0.0)
+    return replace(case, rtol=0.0, atol=WITHIN[precision] * max(largest, 1e-3))
+
+
+def _options(model: ir.Model, case: Case, precision: str) -> CompileOptions:
+    names = [str(v.name) for v in model.graph.inputs]
+    samples = [dict(zip(names, inputs, strict=True)) for inputs, _ in case.data]
+    return CompileOptions(precision=precision, calibration=samples, threads=1)
 
 
 def ask(

@@ -44,6 +44,18 @@ def restamped(cases: Sequence[Case], generated: Iterable[str]) -> Iterator[Case]
                 yield replace(case, name=f"{case.name}@{version}", model=moved)
 
 
+def other_versions(case: Case) -> Iterator[Case]:
+    """A case of one node at the other versions that say the same of it."""
+    proto = case.proto()
+    if len(proto.graph.node) != 1 or proto.graph.node[0].domain:
+        return
+    for version in versions(_op(proto)):
+        if version != _since(proto) and _same(proto, version):
+            moved = _stamp(proto, version)
+            if moved is not None:
+                yield replace(case, name=f"{case.name}@{version}", model=moved)
+
+
 def _op(proto: onnx.ModelProto) -> str:
     return str(proto.graph.node[0].op_type)
 

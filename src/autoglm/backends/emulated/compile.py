@@ -35,7 +35,7 @@ def compile_model(model: ir.Model, options: CompileOptions, out: Path) -> Artifa
     require_precision(chip.chip.name, chip.table.precisions, options)
     facts = node_facts(model)
     inputs, outputs = input_infos(model), output_infos(model)
-    _require_support(chip, facts, (*inputs, *outputs))
+    _require_support(chip, options.precision, facts, (*inputs, *outputs))
     _require_memory(chip, facts, _SIZE.get(options.precision, 1.0), weight_bytes(model))
     estimate = estimate_of(chip, facts, options.precision)
     rounded = infer_shapes(model.clone())
@@ -118,11 +118,14 @@ def _alignment(chip: Profile, options: CompileOptions) -> int:
     return max(need, found)
 
 
-def _require_support(chip: Profile, facts: list[NodeFacts], edges: tuple[TensorInfo, ...]) -> None:
+def _require_support(
+    chip: Profile, precision: str, facts: list[NodeFacts], edges: tuple[TensorInfo, ...]
+) -> None:
     from autoglm.tensor.feeds import is_plain
 
+    table = chip.table.at(precision)
     for node in facts:
-        verdict = chip.table.support(node)
+        verdict = table.support(node)
         if not verdict.ok:
             raise CompileError(
                 "{chip} takes no node {node!r} ({op}): {cause}.",

@@ -66,4 +66,5 @@ def table(arch: str = "") -> Capabilities:
         memory_bytes=found.memory_bytes,
         chip=found,
         fixed_shapes=True,
+        also={"int8": load_pack("sophon-int8", version(), evidence=evidence).table},
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autoglm.backends.sophon.lower import lower
 from autoglm.errors import CompileError
 
 if TYPE_CHECKING:
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
 OPSETS, IR_VERSION = (17, 19), 8
 # Revised in another way than by new attributes or inputs: an older opset would say something else.
 _CHANGED = frozenset({"GroupNormalization", "GridSample"})
-
-# Over no axis they give what they are given; the others still square, or take a logarithm.
-_PLAIN_REDUCTIONS = {"ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +72,9 @@ def refuse_open(model: ir.Model) -> None:
 
 def stamp(model: ir.Model) -> None:
     """Declare the first opset of `OPSETS` in which every node means the same."""
-    for node in model.graph.all_nodes():
-        _lower(node)
+    for node in list(model.graph.all_nodes()):
+        if node.domain in ("", "ai.onnx"):
+            lower(node)
     model.ir_version = IR_VERSION
     opset = model.opset_imports.get("", OPSETS[0])
     if opset <= OPSETS[0]:
@@ -92,53 +91,6 @@ def stamp(model: ir.Model) -> None:
         op=strangers[0].op_type,
         opset=opset,
     )
-
-
-def _lower(node: ir.Node) -> None:
-    """Axes of a reduction as an attribute and an even Split without its count, as before 18; a sum
-    of two as Add.
-    """
-    from autoglm.rewrite.values import static
-
-    if node.domain not in ("", "ai.onnx"):
-        return
-    if node.op_type.startswith("Reduce"):
-        _lower_reduction(node)
-    if node.op_type == "Sum" and len(node.inputs) == 2:
-        node.op_type = "Add"  # TPU-MLIR's Sum takes no constant
-    if node.op_type == "Split" and "num_outputs" in node.attributes:
-        shape = static(node.inputs[0])
-        if shape and shape[node.attributes.get_int("axis", 0)] % len(node.outputs) == 0:
-            node.attributes.pop("num_outputs")
-
-
-def _lower_reduction(node: ir.Node) -> None:
-    import onnx_ir as ir
-
-    from autoglm.rewrite.values import ints
-
-    axes = node.inputs[1] if len(node.inputs) > 1 else None
-    found = ints(axes)
-    if axes is not None and found is None:
-        return
-    if not found and node.attributes.get_int("noop_with_empty_axes", False):
-        # TPU-MLIR does not know the attribute and would reduce over everything.
-        if node.op_type not in _PLAIN_REDUCTIONS:
-            raise CompileError(
-                "TPU-MLIR takes no {op} that reduces over no axis; found one in {name!r}.",
-                op=node.op_type,
-                name=node.name or "",
-            )
-        node.op_type = "Identity"
-        node.resize_inputs(1)
-        node.attributes.clear()
-        return
-    if node.op_type == "ReduceSum":
-        return  # takes its axes as an input in OPSETS too
-    if found:
-        node.attributes["axes"] = ir.AttrInt64s("axes", found)
-    node.resize_inputs(1)
-    node.attributes.pop("noop_with_empty_axes", None)
 
 
 def _fits(node: ir.Node, opset: int, target: int) -> bool:
