@@ -215,7 +215,7 @@ def test_options_of_language_models_on_something_else_are_refused(tmp_path: Path
 def test_a_family_that_is_not_planned_is_named_with_those_that_are(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
 
-    with pytest.raises(ModelError, match="model_type is 'gpt2'; allowed: chatglm"):
+    with pytest.raises(ModelError, match="model_type is 'gpt2'; planned: chatglm"):
         autoglm.check(tmp_path, context=4096)
 
 

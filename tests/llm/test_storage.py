@@ -124,7 +124,7 @@ def test_gptq_may_quantise_the_head() -> None:
 @pytest.mark.parametrize(
     ("quantization", "field"),
     [
-        ({"quant_method": "aqlm"}, "quant_method is 'aqlm'; allowed: awq, bitsandbytes"),
+        ({"quant_method": "aqlm"}, "quant_method is 'aqlm'; planned: awq, bitsandbytes"),
         ({}, "quant_method is missing"),
         ({"quant_method": "gptq", "bits": 5}, "bits is 5; allowed: 2, 3, 4, 8"),
         ({"quant_method": "gptq", "group_size": "all"}, "group_size is 'all'"),

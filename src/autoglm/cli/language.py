@@ -179,7 +179,7 @@ def _basis(found: LanguageReport) -> list[str]:
         text = tr(
             "{name}: times within ×{factor}; {basis}",
             name=plan.target.name,
-            factor=f"{1 + row.uncertainty:.2g}",
+            factor=f"{1 + row.uncertainty:.3g}",
             basis="; ".join(row.basis),
         )
         notes.append(text)

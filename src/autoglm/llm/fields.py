@@ -22,6 +22,17 @@ def refuse(field: str, found: object, allowed: str) -> ModelError:
     )
 
 
+def unplanned(field: str, found: object, allowed: str) -> ModelError:
+    """The one error for what is well written, and not planned here."""
+    return ModelError(
+        "config.json: {field} is {found}; planned: {allowed}.",
+        hint="Others are not planned yet; an exported .onnx file can be checked.",
+        field=field,
+        found="missing" if found is None else repr(found)[:80],
+        allowed=allowed,
+    )
+
+
 def whole(
     config: Mapping[str, Any],
     field: str,

@@ -74,7 +74,7 @@ def architecture_of(config: Mapping[str, Any]) -> Architecture:
     family = family_of(model_type)
     if family is None:
         known = ", ".join(sorted({*FAMILIES, *ALIASES}))
-        raise fields.refuse("model_type", model_type or None, known)
+        raise fields.unplanned("model_type", model_type or None, known)
     own = _ours(own, family)
     rope = rope_of(own)
     stated = fields.whole(own, "max_position_embeddings", high=1 << 31)

@@ -71,7 +71,9 @@ def checkpoint_storage(quantization: Mapping[str, Any] | None, dtype: str) -> St
         "compressed-tensors": _compressed,
     }
     if method not in readers:
-        raise fields.refuse("quantization_config.quant_method", method or None, ", ".join(METHODS))
+        raise fields.unplanned(
+            "quantization_config.quant_method", method or None, ", ".join(METHODS)
+        )
     return readers[method](quantization)
 
 
