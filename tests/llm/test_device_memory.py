@@ -163,10 +163,20 @@ def test_a_tied_table_is_held_by_the_first_stage_and_the_last() -> None:
         ("zai-org/GLM-4.7-Flash", Layout(4), ""),
         ("zai-org/GLM-4.7-Flash", Layout(8), "8 devices do not divide 20 heads"),
         ("deepseek-ai/DeepSeek-V3", Layout(16, 4), ""),
+        ("zai-org/GLM-4.5-Air", Layout(24), "24 devices do not divide 128 experts"),
+        ("THUDM/GLM-4-9B-0414", Layout(16), ""),
+        ("microsoft/Phi-3-mini-4k-instruct", Layout(32), ""),
+        ("Qwen/Qwen3-30B-A3B", Layout(32), ""),
     ],
 )
 def test_what_does_not_divide_is_named(name: str, layout: Layout, why: str) -> None:
     assert obstacle(model(name), layout) == why
+
+
+def test_a_width_that_is_not_divided_is_named() -> None:
+    own = architecture_of({**PUBLISHED["THUDM/glm-4-9b-chat"].config, "ffn_hidden_size": 13697})
+
+    assert obstacle(own, Layout(2)) == "2 devices do not divide the width 13697"
 
 
 def test_every_arrangement_of_the_devices_is_tried() -> None:

@@ -299,3 +299,44 @@ def test_a_report_page_is_refused_in_words(write: Any, capsys: Capture, tmp_path
 
     assert invoke(words) == 64
     assert "no page for language models" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "backend"),
+    [
+        ({"backend": "onnxruntime"}, "here", "onnxruntime"),
+        ({"backend": "ascend"}, "Ascend 910", "ascend"),
+        ({"backend": "torch", "arch": "H100"}, "H100 SXM", "cuda"),
+        ({"backend": "openvino", "arch": "EPYC 9654"}, "EPYC 9654", "openvino"),
+        ({"arch": "910b"}, "Ascend 910B", "ascend"),
+    ],
+)
+def test_backend_and_arch_name_one_target(
+    options: dict[str, Any], name: str, backend: str, write: Any
+) -> None:
+    (plan,) = check(write("Qwen/Qwen3-0.6B"), **options).targets
+
+    assert (plan.target.name, plan.target.backend) == (name, backend)
+
+
+def test_this_machine_is_one_device_however_many_are_asked_for(write: Any) -> None:
+    found = check(write("zai-org/GLM-4.5-Air"), devices=4, context=512)
+
+    (plan,) = found.targets
+    assert found.fit is Fit.NO
+    assert [str(s.layout) for s in plan.chosen.splits] == ["1×1"]
+    assert not any(text.startswith("--devices") for text in plan.remedies)
+
+
+def test_memory_here_is_the_container_s_where_it_has_a_limit(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.undo()
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(target, "_CGROUP", limit)
+
+    whole = target.memory_here()
+    limit.write_text("1048576\n")
+
+    assert whole > 2**28
+    assert target.memory_here() == 1048576

@@ -20,11 +20,6 @@ class Layout:
     tensor: int = 1
     pipeline: int = 1
 
-    @property
-    def devices(self) -> int:
-        """Devices in all."""
-        return self.tensor * self.pipeline
-
     def __str__(self) -> str:
         return f"{self.tensor}×{self.pipeline}"
 
