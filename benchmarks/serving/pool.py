@@ -7,7 +7,7 @@ engine in a process of its own, at 1 and 64 requests at once. `reload`: failed r
 longest pause of any client while a version is loaded again and again. `preload`: how many of 60
 requests wait for a load, three models in turn with memory for two, by sequence switched off and on.
 `crossing`: median microseconds of a tensor's way to another process and back, through memory that
-both see and through the pipe alone, in turns. Prints JSON.
+both see and with its elements in the pipe, in turns. Prints JSON.
 """
 
 from __future__ import annotations
@@ -166,8 +166,20 @@ while True:
         values, _, end = decode(message, shared, copy=False)
         pipe.send_bytes(b"+" + encode(values, shared, begin=end))
     else:
-        array = np.frombuffer(message, np.float32).copy()
-        pipe.send_bytes(b"+" + array.tobytes())
+        pipe.send_bytes(b"+" + pack(unpack(message)))
+"""
+PACK = """
+import json
+import numpy as np
+
+def pack(array):
+    said = json.dumps({"values": {"x": {"dtype": array.dtype.name, "shape": array.shape}}}).encode()
+    return b"".join((len(said).to_bytes(8, "little"), said, array.tobytes()))
+
+def unpack(message):
+    start = 8 + int.from_bytes(message[:8], "little")
+    row = json.loads(message[8:start])["values"]["x"]
+    return np.frombuffer(message, row["dtype"], offset=start).reshape(row["shape"]).copy()
 """
 
 
@@ -176,8 +188,11 @@ class Crossing:
 
     def __init__(self, folder: Path, *, by_memory: bool) -> None:
         self.shared = Shared() if by_memory else None
+        space: dict[str, Any] = {}
+        exec(PACK, space)
+        self.pack, self.unpack = space["pack"], space["unpack"]
         fds = (self.shared.fd,) if self.shared else ()
-        argv = [sys.executable, "-c", ECHO, *(str(fd) for fd in fds or (-1,))]
+        argv = [sys.executable, "-c", PACK + ECHO, *(str(fd) for fd in fds or (-1,))]
         self.service = Service(argv, log=folder / f"echo{by_memory}.log", pass_fds=fds)
 
     def once(self, array: np.ndarray) -> float:
@@ -187,8 +202,8 @@ class Crossing:
             reply = self.service.ask(encode({"x": array}, self.shared), timeout_s=60)
             back = decode(reply, self.shared, copy=True)[0]["x"]
         else:
-            reply = self.service.ask(array.tobytes(), timeout_s=60)
-            back = np.frombuffer(reply, np.float32).copy()
+            reply = self.service.ask(self.pack(array), timeout_s=60)
+            back = self.unpack(reply)
         took = time.perf_counter() - begin
         assert back.nbytes == array.nbytes
         return took * 1e6

@@ -5,7 +5,9 @@ they are as JSON over a pipe. Both ends are ours, and still nothing here can run
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,8 @@ from autoglm.errors import InputError
 from autoglm.serve.pool.shared import LINE, Shared
 from autoglm.spec import Value
 from autoglm.tensor.dtype import from_numpy, to_numpy
+
+_SMALL = 1024  # bytes of a message
 
 
 def encode(
@@ -38,10 +42,15 @@ def decode(
     """What `encode` wrote, and where it ends. Without `copy`, arrays lie in the shared memory, and
     hold until the next message.
     """
-    told = json.loads(message)
+    told = _known(message) if len(message) <= _SMALL else json.loads(message)
     view = shared.view(told["end"]) if told["end"] else memoryview(b"")
     values = {name: _restore(row, view, copy) for name, row in told["values"].items()}
     return values, told["facts"], told["end"]
+
+
+@lru_cache(maxsize=256)
+def _known(message: bytes) -> Any:
+    return json.loads(message)  # most questions are of the same few shapes
 
 
 class _Writing:
@@ -87,7 +96,7 @@ def _restore(row: Any, view: memoryview, copy: bool) -> Value:
     if "text" in row:
         return np.array(row["text"], dtype=object).reshape(row["shape"])
     dtype, shape = to_numpy(row["dtype"]), tuple(row["shape"])
-    count = int(np.prod(shape, dtype=np.int64))
+    count = math.prod(shape)
     if not count:
         return np.empty(shape, dtype)
     array = np.frombuffer(view, dtype, count, row["at"]).reshape(shape)
