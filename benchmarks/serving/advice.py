@@ -209,7 +209,7 @@ async def entry(count: int) -> Case:
 
 async def reply(count: int) -> Case:
     """A few bursts with large outputs, which are written one after the other: gRPC."""
-    burst = [some(0, 16, (8,))] * 8
+    burst = [some(0, 8, (8,))] * 8
     times = [burst if turn % 40 == 39 else [some(0, 1, (8,))] for turn in range(count)]
     return await _wire("reply", 8, 4096, times)
 
@@ -220,7 +220,12 @@ async def _wire(stage: str, width: int, out: int, times: Sequence[Sequence[np.nd
         bundle = dense(Path(folder), width, out)
         for name, client in (("http", _by_http), ("grpc", _by_grpc)):
             with traced() as (options, traces):
-                served = ServeOptions([f"m={bundle}"], {name: "127.0.0.1:0"}, telemetry=options)
+                served = ServeOptions(
+                    [f"m={bundle}"],
+                    {name: "127.0.0.1:0"},
+                    batch=BatchLimits(inline_below_s=1.0),  # no thread whose turn has to come
+                    telemetry=options,
+                )
                 async with Server(served) as server:
                     await client(server.urls[name], times)
             found.append(traces)
