@@ -28,7 +28,7 @@ from benchmarks import models as sets
 from benchmarks.models import LIGHT, feeds_of, path_of
 
 SEED = 20261122
-_CHUNK = 20
+_CHUNK = 50
 _LATE = re.compile("timeout|no end after|no answer within")  # the machine's, not the compiler's
 SHORT = ("minilm-32", "bert-layer", "decoder-16")
 MODELS = (*SHORT, *LIGHT, "minilm", "bert", "block")

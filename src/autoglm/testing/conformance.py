@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 KINDS = ("notimpl", "notyet", "never")
 _SAMPLE = 60
-_CHUNK = 20  # cases of the blind test between two lines of progress
+_CHUNK = 50  # cases of the blind test between two lines of progress
 
 
 class Level(StrEnum):
