@@ -158,7 +158,7 @@ def models(arguments: argparse.Namespace) -> None:
 
 def short(name: str, folder: Path) -> Path:
     """Transformers over few tokens: the simulator needs minutes for a gigaflop."""
-    path = folder / f"{name}.onnx"
+    path = folder / f"{name}-r2.onnx"
     if path.exists():
         return path
     if name == "minilm-32":
