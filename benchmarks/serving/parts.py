@@ -104,6 +104,7 @@ def rest(server: Server) -> Ask:
         "method": "POST",
         "path": "/v1/infer",
         "query_string": b"",
+        "whole": True,
         "client": ("127.0.0.1", 40_000),
         "headers": [(n.encode(), b"%d" % len(body)) for n in names if n != "content-type"],
     }
