@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import httpx
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -41,6 +40,10 @@ from autoglm.spec import Feeds, TensorInfo, Value
 
 HEAVY = 1.0  # in the first element: this question takes long
 APART = BatchLimits(inline_below_s=0.0)
+HEAD = (
+    b"POST /v1/infer HTTP/1.1\r\nhost: localhost\r\n"
+    b"content-type: application/json\r\ncontent-length: %d\r\n\r\n"
+)
 INFER = "/autoglm.v1.Inference/Infer"
 
 
@@ -156,8 +159,8 @@ async def queue(count: int) -> Case:
 
 async def batch(count: int) -> Case:
     """Two at once are filled up to 64 rows: buckets that fit."""
-    row, pair = (256, 256), [some(0, row=(256, 256))] * 2
-    times = [pair if turn % 40 == 39 else pair[:1] for turn in range(count // 2)]
+    row, pair = (512, 512), [some(0, row=(512, 512))] * 2
+    times = [pair if turn % 40 == 39 else pair[:1] for turn in range(count // 4)]
     spots, shares = [], []
     for buckets in ((1, 64), (1, 2, 64)):
         limits = BatchLimits(inline_below_s=0.0, buckets=buckets)
@@ -211,7 +214,7 @@ async def reply(count: int) -> Case:
     """A few bursts with large outputs, which are written one after the other: gRPC."""
     burst = [some(0, 8, (8,))] * 8
     times = [burst if turn % 40 == 39 else [some(0, 1, (8,))] for turn in range(count)]
-    return await _wire("reply", 8, 4096, times)
+    return await _wire("reply", 8, 16384, times)
 
 
 async def _wire(stage: str, width: int, out: int, times: Sequence[Sequence[np.ndarray]]) -> Case:
@@ -234,14 +237,23 @@ async def _wire(stage: str, width: int, out: int, times: Sequence[Sequence[np.nd
 
 
 async def _by_http(url: str, times: Sequence[Sequence[np.ndarray]]) -> None:
-    async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+    host, _, port = url.rpartition("//")[2].partition(":")
+    most = max(map(len, times))
+    free = [await asyncio.open_connection(host, int(port)) for _ in range(most)]
 
-        async def one(x: np.ndarray) -> None:
-            body = json.dumps({"model_name": "m", "data": x.tolist()}).encode()
-            said = {"content-type": "application/json"}
-            (await client.post("/v1/infer", content=body, headers=said)).raise_for_status()
+    async def one(x: np.ndarray) -> None:
+        reader, writer = connection = free.pop()
+        body = json.dumps({"model_name": "m", "data": x.tolist()}).encode()
+        writer.write(HEAD % len(body) + body)  # at once: a burst is one
+        head = await reader.readuntil(b"\r\n\r\n")
+        if b" 200 " not in head.split(b"\r\n")[0]:
+            raise SystemExit(head.decode())
+        await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].split()[0]))
+        free.append(connection)
 
-        await _each(one, times)
+    await _each(one, times)
+    for _, writer in free:
+        writer.close()
 
 
 async def _by_grpc(url: str, times: Sequence[Sequence[np.ndarray]]) -> None:
