@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 import threading
 import time
@@ -112,6 +113,23 @@ def test_data_after_the_answer_costs_no_other_stream(child: tuple[Any, str]) -> 
                 return str(dict(decoder.decode(payload))[":status"])
 
     assert asyncio.run(story()) == ("413", "200")
+
+
+def test_a_request_that_is_no_ascii_ends_its_connection_without_a_traceback(
+    bundle: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = fuzz_http._stream(1, "POST", b"/v1/infer", {}, fuzz_http.GOOD)
+    bad = fuzz_http._stream(3, "GET", b"/v1/\xaa", {}, b"")
+    with running(ServeOptions([str(bundle)], {"http": "127.0.0.1:0"})) as server:
+        address = server.urls["http"].partition("://")[2]
+        for _ in range(5):
+            with connect(address) as peer:
+                peer.sendall(PREFACE + SETTINGS + good + bad)
+                everything(peer)
+
+        assert server.gateway.inflight == 0
+    gc.collect()  # a task that nobody asks for its exception says so when it goes
+    assert not [r for r in caplog.records if r.levelname == "ERROR"]
 
 
 # --- memory through floods, and clients that leave -----------------------------------------------

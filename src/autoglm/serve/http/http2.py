@@ -128,24 +128,32 @@ def _server() -> Any:
         It takes the preface for a request and stops the idle clock, for good. It ends a connection
         for data of a stream that it has answered. Where a request makes it raise, it waits for ever
         for what it has stopped itself. And a connection that the client has closed it keeps until
-        the idle clock ends.
+        the idle clock ends, or for ever where an answer was on its way.
         """
+
+        _ended = False  # nothing more is read, so there is nothing to be idle for
 
         async def _read_data(self) -> None:
             try:
                 await super()._read_data()
             except Exception as error:  # such as a path that is no ASCII
                 _log.debug("an HTTP/2 connection was ended: %r", error)
+                streams = self.protocol.protocol.streams
+                for number in [n for n, s in streams.items() if not hasattr(s, "scope")]:
+                    del streams[number]  # this one's request made it raise
                 await self.protocol.handle(Closed())
             finally:
+                self._ended = True
+                for buffer in list(getattr(self.protocol.protocol, "stream_buffers", {}).values()):
+                    await buffer.close()  # an answer that nobody sends is not waited for
                 await self.idle_task.stop()
 
         async def protocol_send(self, event: Event) -> None:
             spoken = self.protocol.protocol
-            if not isinstance(spoken, H2Protocol):
-                if isinstance(event, Updated):
-                    return
-            elif not isinstance(spoken.streams, _Streams):  # the first that it says: there are none
+            is_h2 = isinstance(spoken, H2Protocol)
+            if isinstance(event, Updated) and (self._ended or not is_h2):
+                return
+            if is_h2 and not isinstance(spoken.streams, _Streams):
                 spoken.streams = _Streams(spoken.streams)
             await super().protocol_send(event)
 
