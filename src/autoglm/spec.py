@@ -207,17 +207,20 @@ class OpRule:
 OpTable: TypeAlias = Mapping[str, OpRule]
 
 
+_NEVER_ASKED = (Constraint.OP, Constraint.OPSET, Constraint.DTYPE)
+
+
 def _both(plain: OpRule, narrow: OpRule, precision: str, node: NodeFacts) -> Support:
-    """What `narrow` refuses of what `plain` takes; what it does not know is as `plain` says."""
+    """What `narrow` refuses or doubts of what `plain` takes; what was never asked is as in it."""
     first, second = (
         yes(rule.evidence) if rule.when is None else rule.when(node) for rule in (plain, narrow)
     )
     if not first.ok or second.ok:
         return second if first.ok else first
-    if second.verdict is Verdict.UNKNOWN:
+    if second.verdict is Verdict.UNKNOWN and second.constraint in _NEVER_ASKED:
         return yes(Evidence.INFERRED)
     told = tr("in {precision}, {reason}", precision=precision, reason=second.reason)
-    return no(Constraint.PRECISION, told, second.evidence)
+    return Support(second.verdict, Constraint.PRECISION, told, second.evidence)
 
 
 def _open_shape(node: NodeFacts) -> str:

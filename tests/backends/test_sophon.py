@@ -35,7 +35,15 @@ from autoglm.errors import (
     ExecutionError,
     InputError,
 )
-from autoglm.spec import CompileOptions, Evidence, NodeFacts, RunOptions, ValueFacts, Verdict
+from autoglm.spec import (
+    CompileOptions,
+    Constraint,
+    Evidence,
+    NodeFacts,
+    RunOptions,
+    ValueFacts,
+    Verdict,
+)
 from autoglm.toolchain.environment import Environment
 
 INFO = """bmodel version: B.2.2+v1.7.beta.134
@@ -362,6 +370,22 @@ def test_the_precisions_are_the_chips_not_the_vendors() -> None:
     assert newer.chip is not None
     assert newer.memory_bytes == newer.chip.memory_bytes
     assert newer.fixed_shapes
+
+
+def test_int8_wants_constant_weights_of_a_product() -> None:
+    def gemm(*, weights: bool) -> NodeFacts:
+        a, b, c = (ValueFacts("float32", s) for s in ((3, 4), (4, 5), (5,)))
+        inputs = (a, *(ValueFacts(v.dtype, v.shape, weights) for v in (b, c)))
+        return NodeFacts("n", "Gemm", 13, inputs, (ValueFacts("float32", (3, 5)),))
+
+    table = Sophon().capabilities()
+    refused = table.at("int8").support(gemm(weights=False))
+
+    assert table.support(gemm(weights=False)).ok
+    assert refused.verdict is Verdict.NO
+    assert refused.constraint is Constraint.PRECISION
+    assert refused.reason.startswith("in int8, Gemm")
+    assert table.at("int8").support(gemm(weights=True)).ok
 
 
 def test_what_was_measured_on_another_chip_is_inferred() -> None:

@@ -119,7 +119,7 @@ def redescribed(pack: Pack, cases: Iterable[Case]) -> Pack:
     ops: dict[str, dict[int, OpVersion]] = defaultdict(dict)
     for op, versions in pack.ops.items():
         for since, version in versions.items():
-            rows = {}
+            rows: dict[Any, Row] = {}
             for row in version.rows:
                 asked = nodes(row.case) if row.case in made else ()
                 new = next((n for n in asked if _describes(n, op, since, row)), None)
