@@ -188,6 +188,7 @@ class Asked:
     sent_at: float
     times: int = 1
     answers: list[tuple[bool, bool]] = field(default_factory=list)
+    handed_on: int = 0  # to who asked: the first answer to a question that is open
 
 
 class Requester:
@@ -257,6 +258,7 @@ class Requester:
             asked.answers.append((right, bool(message.dup)))
             if number in self.open:
                 self.open.discard(number)
+                asked.handed_on += 1
                 self.latencies.append(now - asked.sent_at)
                 self._wake.notify()
 
@@ -316,11 +318,13 @@ def counted(asked: dict[int, Asked]) -> dict[str, Any]:
 
     `duplicated` are second answers to a question that was asked once and that the broker did not
     mark as its own repetition; the other two kinds are what QoS 1 means, and are counted apart.
+    `handed_on_once` are those whose asker got one answer, as the Correlation Data let it tell.
     """
     twice = [a for a in asked.values() if len(a.answers) > 1]
     return {
         "requests": len(asked),
         "lost": sum(not a.answers for a in asked.values()),
+        "handed_on_once": sum(a.handed_on == 1 for a in asked.values()),
         "wrong": sum(not right for a in asked.values() for right, _ in a.answers),
         "duplicated": sum(sum(not dup for _, dup in a.answers) > 1 for a in twice if a.times == 1),
         "asked_again": sum(a.times > 1 for a in asked.values()),

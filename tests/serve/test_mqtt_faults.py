@@ -19,13 +19,14 @@ def test_every_request_is_answered_once_through_restarts_and_a_killed_worker(
 
     assert found["requests"] == 500
     assert (found["lost"], found["wrong"]) == (0, 0)
+    assert found["handed_on_once"] == 500  # whatever came twice
     # A worker killed between an answer and its acknowledgement leaves the request to another.
     assert found["duplicated"] <= at_once
 
 
 def test_the_count_tells_a_second_answer_from_the_brokers_repetition() -> None:
     def asked(*answers: tuple[bool, bool], times: int = 1) -> mqtt.Asked:
-        return mqtt.Asked(0.0, times, list(answers))
+        return mqtt.Asked(0.0, times, list(answers), handed_on=min(1, len(answers)))
 
     fresh, repeated, wrong = (True, False), (True, True), (False, False)
 
@@ -43,6 +44,7 @@ def test_the_count_tells_a_second_answer_from_the_brokers_repetition() -> None:
     assert found == {
         "requests": 6,
         "lost": 1,
+        "handed_on_once": 5,
         "wrong": 1,
         "duplicated": 1,
         "asked_again": 1,
