@@ -147,10 +147,10 @@ def some(value: float, rows: int = 1, row: tuple[int, ...] = (4,)) -> np.ndarray
 
 async def queue(count: int) -> Case:
     """A burst now and then: more engines."""
-    times = [[some(0)] * (6 if turn % 40 == 39 else 1) for turn in range(count)]
+    times = [[some(0)] * (6 if turn % 10 == 9 else 1) for turn in range(count // 2)]
     limits = BatchLimits(max_batch_rows=1, inline_below_s=0.0)
     found = [
-        await ask(one([Device(lambda _: 0.004) for _ in range(n)], limits=limits), times)
+        await ask(one([Device(lambda _: 0.02) for _ in range(n)], limits=limits), times)
         for n in (1, 2)
     ]
     before, after = (p99(traces, "queue") for traces in found)
