@@ -1,6 +1,6 @@
 """What the gateway's own parts cost a request, without a network: whole paths, and parts alone.
 
-    python -m benchmarks.serving.parts [--rounds 20000]
+    python -m benchmarks.serving.parts [--rounds 20000] [--young 700]
 
 Microseconds of this process's CPU per call, the least of five rounds. The paths are what a server
 does between a request's bytes and the answer's, beside the least that any server has to do (parse,
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import tempfile
 import time
@@ -251,7 +252,12 @@ def main() -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=20_000)
-    rounds = parser.parse_args().rounds
+    parser.add_argument(
+        "--young", type=int, default=20_000, help="as the server has it; Python: 700"
+    )
+    args = parser.parse_args()
+    rounds = args.rounds
+    gc.set_threshold(args.young)
     paths = uvloop.run(path_costs(rounds))
     print(f"CPU us of an answer at {', '.join(map(str, CONCURRENCY))} at once")
     for name, found in paths.items():

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import time
@@ -30,6 +31,7 @@ from autoglm.serve.telemetry import Telemetry, TelemetryOptions, watch_batchers,
 _log = logging.getLogger("autoglm.serve")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _LAST_S = 1.0
+_YOUNG = 20_000  # objects
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +164,9 @@ def require_models(models: Sequence[ModelInfo], *, strict: bool) -> None:
 
 def serve(options: ServeOptions, announce: Callable[[Server], None]) -> None:
     """Serve until SIGTERM or Ctrl-C, then drain; a second signal ends it at once."""
+    # Requests in flight hold more objects than Python's 700, so each few would start a collection
+    # that finds nothing: 10 us of a gRPC call at 64 callers (benchmarks/serving/parts.py).
+    gc.set_threshold(_YOUNG)
     with contextlib.suppress(asyncio.CancelledError):
         _run(_serve(options, announce))
 
