@@ -112,6 +112,21 @@ def test_a_body_that_does_not_come_is_a_408(server: Server, begun: bytes) -> Non
         assert b'"status_code":408' in answer + everything(peer)
 
 
+def test_a_body_that_does_not_come_to_a_path_that_is_not_there_is_a_408(server: Server) -> None:
+    with connect(server) as peer:
+        peer.sendall(b"POST /nowhere HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
+        assert everything(peer).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_path_that_is_not_there_costs_its_request_only(server: Server) -> None:
+    with connect(server) as peer:
+        peer.sendall(b"POST /nowhere HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\n{")
+        peer.sendall(b"  }GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        answers = everything(peer)
+    assert answers.startswith(b"HTTP/1.1 404 ")
+    assert b"HTTP/1.1 200 OK" in answers
+
+
 def test_a_stream_without_its_body_is_a_408(server: Server) -> None:
     link = h2.connection.H2Connection()
     link.initiate_connection()
