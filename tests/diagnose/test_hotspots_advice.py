@@ -1,4 +1,4 @@
-"""Each switch that is named has a made case: `python -m benchmarks.serving.advice` measures them."""
+"""Each switch has a made case, measured by `python -m benchmarks.serving.advice`."""
 
 from __future__ import annotations
 
