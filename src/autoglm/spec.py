@@ -341,8 +341,8 @@ class CompileOptions:
     threads: int = 0  # 0 = all cores this process may use
     memory_alignment: int = 64
     calibration: Sequence[Feeds] = ()
-    # source nodes that int8 leaves: in fp32, or in what the engine computes beside int8
-    keep_high: frozenset[str] = frozenset()
+    keep_high: frozenset[str] = frozenset()  # source nodes that int8 leaves to `beside_int8`
+    beside_int8: str = "fp32"  # bf16: what int8 leaves may be bf16, where the engine has that
     timeout_s: float = 600.0
     memory_limit_bytes: int = 0  # address space of each compiler that is a program; 0 = no limit
     # False: the engine's own graph optimisation off, for reference and for fusion on/off

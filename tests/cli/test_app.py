@@ -169,7 +169,9 @@ def test_what_libraries_print_does_not_reach_stdout() -> None:
 
 def test_ctrl_c_ends_the_real_command_with_130() -> None:
     code = (
-        "import sys, time, autoglm.cli.app as a, autoglm.config as c\n"
+        "import signal, sys, time, autoglm.cli.app as a, autoglm.config as c\n"
+        # A shell starts what runs in the background with Ctrl-C ignored, and so its children.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def slow():\n"
         "    print('started', flush=True); time.sleep(60)\n"
         "c.json_schema = slow\n"

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from onnx import TensorProto, helper, numpy_helper
 
 from autoglm.plan import graph_of
-from autoglm.runtime.sensitive import fewest, sensitivity
+from autoglm.runtime.sensitive import fewest, fewest_passing, sensitivity
 
 
 def chain(outlier: int) -> ir.Model:
@@ -66,3 +66,16 @@ def test_fewest_leaves_what_adds_up_to_the_allowed_error() -> None:
     assert fewest(errors, 0.05) == 2
     assert fewest(errors, 0.04) == 3
     assert fewest(dict.fromkeys("ab", math.nan), 0.1) == 1
+
+
+def test_the_search_starts_at_the_guess_and_halves() -> None:
+    tried: list[int] = []
+
+    def passes(count: int) -> bool:
+        tried.append(count)
+        return count >= 5
+
+    assert fewest_passing(passes, 12, 30) == 6
+    assert tried == [12, 6, 3]
+    assert fewest_passing(passes, 30, 30) == 7  # a guess that is too large is halved too
+    assert fewest_passing(passes, 1, 2) == 2

@@ -225,6 +225,7 @@ def _identity(options: CompileOptions) -> dict[str, object]:
         "threads": options.threads,
         "memory_alignment": options.memory_alignment,
         "keep_high": sorted(options.keep_high),
+        "beside_int8": options.beside_int8,
         "optimize": options.optimize,
         "settings": dict(sorted(options.settings.items())),
         "files": {key: _content(value) for key, value in sorted(options.settings.items())},

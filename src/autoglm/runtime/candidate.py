@@ -14,6 +14,7 @@ from autoglm.runtime.prepare import Loaded, Planned, installed, plan_for
 from autoglm.runtime.session import PlanSession
 from autoglm.runtime.timing import Samples
 from autoglm.spec import Certificate, CompileOptions, Feeds, Fit, RunOptions
+from autoglm.tensor.accuracy import TOLERANCE
 
 if TYPE_CHECKING:
     from autoglm.config import AdaptConfig
@@ -138,11 +139,20 @@ def options_of(
         memory_alignment=config.memory_alignment,
         calibration=tuple(calibration) if precision == "int8" else (),
         keep_high=keep_high,
+        beside_int8=_beside_int8(config, precision),
         timeout_s=config.timeout_s,
         memory_limit_bytes=config.memory_limit_bytes,
         optimize=config.optimize,
         settings=dict(config.settings),
     )
+
+
+def _beside_int8(config: AdaptConfig, precision: str) -> str:
+    """bf16 where the answer may be as far off as bf16 alone would be."""
+    if not precision.startswith("int8"):
+        return "fp32"
+    allowed = TOLERANCE[precision].max_relative if config.max_error is None else config.max_error
+    return "bf16" if allowed >= TOLERANCE["bf16"].max_relative else "fp32"
 
 
 def run_options(config: AdaptConfig) -> RunOptions:

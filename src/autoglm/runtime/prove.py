@@ -7,9 +7,8 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import TYPE_CHECKING
 
 from autoglm.errors import AutoGLMError, LimitError
@@ -17,17 +16,17 @@ from autoglm.runtime.build import crossing, plan_and_build
 from autoglm.runtime.candidate import Candidate, Samplings, Search, options_of, run_options
 from autoglm.runtime.certify import certify, first_divergence
 from autoglm.runtime.golden import Golden
-from autoglm.runtime.sensitive import fewest, sensitivity
+from autoglm.runtime.sensitive import fewest, fewest_passing, sensitivity
 from autoglm.runtime.session import open_parts
 from autoglm.spec import Value
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from autoglm.runtime.prepare import Planned
+
 # The largest share of the quantisable operators that is raised to fp32: above it int8 gains little.
 _MOST = 0.6
-# Builds in search of the fewest: each quantises the model anew.
-_TRIES = 3
 # A candidate whose first call takes this many times the fastest's will not win: no more is spent.
 _HOPELESS, _SHORT_S = 20.0, 1.0
 
@@ -46,7 +45,7 @@ def prove(search: Search, pool: Sequence[Candidate]) -> None:
     search.progress("computing the fp32 answer")
     whole = _answers(search.loaded.model, (), search.samplings)
     fastest_s = math.inf
-    sensitive = cache(lambda: _sensitive(search))
+    known: dict[tuple[str, ...], dict[str, float]] = {}
     for candidate in pool:
         answers = whole
         if len(candidate.planned.plan.partitions) > 1:
@@ -54,16 +53,8 @@ def prove(search: Search, pool: Sequence[Candidate]) -> None:
             answers = _answers(
                 candidate.planned.model, crossing(candidate.planned), search.samplings
             )
-        _prove_one(search, candidate, answers, fastest_s, sensitive)
+        _prove_one(search, candidate, answers, fastest_s, known)
         fastest_s = min(fastest_s, candidate.first_call_s)
-
-
-def _sensitive(search: Search) -> dict[str, float]:
-    from autoglm.plan import graph_of
-
-    search.progress("measuring which operators int8 costs most")
-    model = search.loaded.model
-    return sensitivity(model, graph_of(model), search.samplings.calibration)
 
 
 def name_culprits(search: Search, pool: Sequence[Candidate]) -> None:
@@ -109,7 +100,7 @@ def _prove_one(
     candidate: Candidate,
     answers: Answers,
     fastest_s: float,
-    sensitive: Callable[[], Mapping[str, float]],
+    known: dict[tuple[str, ...], dict[str, float]],
 ) -> None:
     """Try the candidate as it is; where int8 is too coarse, look for the fewest operators to
     raise.
@@ -119,7 +110,7 @@ def _prove_one(
         return
     if not candidate.precision.startswith("int8"):
         return
-    errors = sensitive()
+    errors = _sensitive(search, candidate.planned, known)
     if len(errors) < 2:
         return  # nothing would stay in int8
     order = list(errors)
@@ -130,20 +121,21 @@ def _prove_one(
     most = max(1, min(round(len(order) * _MOST), len(order) - 1))
     # The most first: where that does not help, nothing in between will.
     if passes(most):
-        count = _fewest(passes, fewest(errors, candidate.certificates[-1].tolerance), most)
+        count = fewest_passing(passes, fewest(errors, candidate.certificates[-1].tolerance), most)
         if len(candidate.keep_high) != count or candidate.rejected:
             passes(count)
 
 
-def _fewest(passes: Callable[[int], bool], guess: int, most: int) -> int:
-    """The smallest count found to pass: the guess, then halving what is left between."""
-    few, enough, count = 0, most, guess
-    for _ in range(_TRIES):
-        if not few < count < enough:
-            break
-        few, enough = (few, count) if passes(count) else (count, enough)
-        count = (few + enough) // 2
-    return enough
+def _sensitive(
+    search: Search, planned: Planned, known: dict[tuple[str, ...], dict[str, float]]
+) -> dict[str, float]:
+    """What int8 costs each operator; measured once for all engines that get the same nodes."""
+    nodes = tuple(node.name for node in planned.graph.nodes)
+    if nodes not in known:
+        search.progress("measuring which operators int8 costs most")
+        feeds = search.samplings.calibration
+        known[nodes] = sensitivity(planned.model, planned.graph, feeds)
+    return known[nodes]
 
 
 def _attempt(

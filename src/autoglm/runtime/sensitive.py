@@ -6,7 +6,7 @@ import logging
 import math
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,8 @@ _QUANTISED = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 # Runs of the model that are worth an order: 2 a node for a model of 50 products at 100 ms.
 _BUDGET_S = 20.0
 _ENGINE = "onnxruntime"
+# Builds in search of the fewest: each quantises the model anew.
+_TRIES = 3
 
 _log = logging.getLogger(__name__)
 
@@ -54,6 +56,17 @@ def fewest(errors: Mapping[str, float], allowed: float) -> int:
     while count < len(left) and math.hypot(*left[count:]) > allowed:
         count += 1
     return count
+
+
+def fewest_passing(passes: Callable[[int], bool], guess: int, most: int) -> int:
+    """The smallest count found to pass where `most` does: the guess, then halving what is left."""
+    few, enough, count = 0, most, guess if guess < most else most // 2
+    for _ in range(_TRIES):
+        if not few < count < enough:
+            break
+        few, enough = (few, count) if passes(count) else (count, enough)
+        count = (few + enough) // 2
+    return enough
 
 
 def _inputs(node: Node) -> dict[int, int | None]:

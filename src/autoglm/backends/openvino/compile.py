@@ -64,8 +64,10 @@ def compile_model(model: ir.Model, options: CompileOptions, out: Path) -> Artifa
         outputs = _matched(converted.outputs, outputs)
         lowered = _lower(converted, model, inputs, options)
         device = options.device or "CPU"
+        # What an int8 kernel leaves is bf16 only on the CPU.
+        beside = options.beside_int8 if device == "CPU" else "fp32"
         told = configuration(
-            options.precision, options.settings, device=device, threads=options.threads
+            options.precision, options.settings, beside_int8=beside, threads=options.threads
         )
         load(lowered, device, told)
         _save(lowered, out / _ENTRY)
@@ -83,6 +85,7 @@ def compile_model(model: ir.Model, options: CompileOptions, out: Path) -> Artifa
             "settings": dict(options.settings),
             "threads": options.threads,
             "device": device,
+            "beside_int8": beside,
             "renamed": _renamed(model),
         },
     )

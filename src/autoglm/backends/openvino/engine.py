@@ -57,16 +57,16 @@ def configuration(
     precision: str,
     settings: Mapping[str, str],
     *,
-    device: str,
+    beside_int8: str = "fp32",
     threads: int = 0,
     profile: bool = False,
 ) -> dict[str, str]:
     """What every compiled model is told; the caller's own keys come last and win.
 
-    What int8 leaves is computed in bf16 where the CPU has it, in fp32 elsewhere.
+    `beside_int8`: what int8 leaves is computed in this, in fp32 where the CPU has no bf16.
     """
     told = {
-        "INFERENCE_PRECISION_HINT": _HINT.get(precision) or _beside_int8(device),
+        "INFERENCE_PRECISION_HINT": _HINT.get(precision) or _beside(beside_int8),
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": _GROUP.get(precision, "0"),
         "PERFORMANCE_HINT": "LATENCY",
         "PERF_COUNT": "YES" if profile else "NO",
@@ -76,9 +76,9 @@ def configuration(
     return {**told, **{key: str(value) for key, value in settings.items()}}
 
 
-def _beside_int8(device: str) -> str:
-    # AlexNet (its LRN) and MiniLM (products kept higher) take a quarter to a third less time so.
-    return "bf16" if device == "CPU" and cpu_flags() & BF16 else "f32"
+def _beside(wanted: str) -> str:
+    # AlexNet (its LRN) and MiniLM (products kept higher) take a quarter to a third less in bf16.
+    return "f32" if wanted == "bf16" and not cpu_flags() & BF16 else _HINT[wanted]
 
 
 def load(model: ov.Model, device: str, told: Mapping[str, str]) -> ov.CompiledModel:

@@ -31,7 +31,11 @@ def open_session(artifact: Artifact, folder: Path, options: RunOptions) -> OvSes
     threads = options.threads or int(meta.get("threads", 0))
     device = options.device or str(meta.get("device", "CPU"))
     told = configuration(
-        artifact.precision, settings, device=device, threads=threads, profile=options.profile
+        artifact.precision,
+        settings,
+        beside_int8=str(meta.get("beside_int8", "fp32")),
+        threads=threads,
+        profile=options.profile,
     )
     path = folder / artifact.entry
     try:
