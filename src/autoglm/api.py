@@ -84,6 +84,8 @@ def check(
     from autoglm.llm.read import is_language_model
 
     if _LANGUAGE_KEYS & set(overrides) or is_language_model(source):
+        if example_inputs is not None:
+            raise _no_effect(["example_inputs"])
         return check_language_model(source, config, **overrides)
     from autoglm.runtime.machine import machine
     from autoglm.runtime.prepare import load, plan_for
@@ -125,12 +127,7 @@ def check_language_model(
 
     config = merge(config, **overrides)
     if idle := sorted(config.model_fields_set - _LANGUAGE_CONFIG):
-        raise ConfigError(
-            "{keys} would have no effect on the plan of a language model.",
-            hint="Leave it out; what counts is {known}.",
-            keys=", ".join(idle),
-            known=", ".join(sorted(_LANGUAGE_CONFIG)),
-        )
+        raise _no_effect(idle)
     own = config.precision if "precision" in config.model_fields_set else "auto"
     return plan(
         source,
@@ -414,6 +411,16 @@ def _golden_runs(loaded: Loaded) -> Callable[[Feeds], object]:
             return golden.run(feeds)
 
     return run
+
+
+def _no_effect(keys: Sequence[str]) -> ConfigError:
+    """What a language model's plan would drop in silence."""
+    return ConfigError(
+        "{keys} would have no effect on the plan of a language model.",
+        hint="Leave it out; what counts is {known}.",
+        keys=", ".join(keys),
+        known=", ".join(sorted(_LANGUAGE_CONFIG)),
+    )
 
 
 def _refuse_adapting(config: AdaptConfig) -> None:

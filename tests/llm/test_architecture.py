@@ -179,6 +179,26 @@ def test_a_wrong_field_is_named_with_what_it_is_and_what_it_may_be(
     assert caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        # ChatGLM-6B, the first of its model_type
+        ("THUDM/glm-4-9b-chat", {"kv_channels": None, "ffn_hidden_size": None}),
+        ("meta-llama/Llama-3.1-8B", {"layer_types": ["chunked_attention"] * 32}),
+        ("meta-llama/Llama-3.1-8B", {"layer_types": ["linear_attention"] * 32}),
+        ("meta-llama/Llama-3.1-8B", {"rope_scaling": {"rope_type": "proportional"}}),
+        ("meta-llama/Llama-3.1-8B", {"torch_dtype": "float64"}),
+    ],
+)
+def test_a_well_formed_file_that_is_not_planned_is_not_called_damaged(
+    name: str, changes: dict[str, Any]
+) -> None:
+    with pytest.raises(ModelError, match="planned: ") as caught:
+        read(name, **changes)
+
+    assert "not planned yet" in caught.value.hint
+
+
 def test_chatglm_is_told_its_own_field_s_name() -> None:
     with pytest.raises(ModelError, match="ffn_hidden_size is missing"):
         read("THUDM/glm-4-9b-chat", ffn_hidden_size=None)

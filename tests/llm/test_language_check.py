@@ -50,6 +50,7 @@ def test_a_model_that_fits_says_how_much_more_would(write: Any) -> None:
     (plan,) = found.targets
     assert (found.fit, plan.reason, plan.remedies) == (Fit.FITS, "", ())
     assert plan.chosen.storage.name == "bf16"
+    assert plan.chosen.single.seconds
     assert plan.chosen.concurrency > 16
     assert plan.chosen.context > 32768
     assert found.cache_token_bytes == 40960
@@ -102,7 +103,32 @@ def test_more_tokens_than_the_model_has_positions_never_fit(write: Any) -> None:
 
     assert found.fit is Fit.NO
     assert found.targets[0].reason == "the model takes 131072 tokens, asked are 200000"
-    assert "--context 131072" in found.targets[0].remedies
+    assert found.targets[0].remedies == ("--context 131072",)
+
+
+def test_fewer_sequences_do_not_help_where_the_context_is_not_the_model_s(write: Any) -> None:
+    options: dict[str, Any] = {"context": 200_000, "concurrency": 8, "precision": "bf16"}
+    (plan,) = check(write(GLM), arch="H100", **options).targets
+
+    assert plan.fit is Fit.NO
+    assert 0 < plan.chosen.concurrency < 8
+    assert [text.split()[0] for text in plan.remedies] == ["--context"]
+
+
+@pytest.mark.parametrize(
+    ("options", "fit"),
+    [
+        ({"arch": "BM1684", "context": 32768, "concurrency": 64}, Fit.NO),
+        ({"arch": "V100", "precision": "bf16", "devices": 2}, Fit.FALLBACKS),
+    ],
+)
+def test_no_count_is_named_where_memory_is_not_what_is_short(
+    options: dict[str, Any], fit: Fit, write: Any
+) -> None:
+    (plan,) = check(write("Qwen/Qwen3-0.6B"), **options).targets
+
+    assert plan.fit is fit
+    assert not any(text.split()[0] in ("--devices", "--concurrency") for text in plan.remedies)
 
 
 def test_a_chip_whose_memory_no_source_gives_is_never_a_plain_yes(write: Any) -> None:
@@ -117,6 +143,23 @@ def test_a_chip_without_16_bit_arithmetic_is_refused_with_its_precisions(write: 
 
     assert found.fit is Fit.NO
     assert "BM1684 has no bf16" in found.targets[0].reason
+
+
+@pytest.mark.parametrize("name", ["GTX 1070 Ti", "EPYC 7763", "Xeon 8380"])
+def test_a_chip_published_with_fp32_alone_is_planned_in_fp32_and_not_refused(
+    name: str, write: Any
+) -> None:
+    (plan,) = check(write("Qwen/Qwen3-0.6B"), arch=name).targets
+
+    assert [row.storage.name for row in plan.rows] == ["fp32", "int8", "int4"]
+    assert all(row.fit is not Fit.NO for row in plan.rows)
+
+
+def test_a_precision_that_no_document_mentions_is_unknown_and_not_a_no(write: Any) -> None:
+    found = check(write("Qwen/Qwen3-0.6B"), arch="GTX 1070 Ti", precision="bf16")
+
+    assert found.fit is Fit.FALLBACKS
+    assert "no document says whether it computes in bf16" in found.targets[0].reason
 
 
 def test_a_chip_without_bf16_is_planned_in_fp16(write: Any) -> None:
@@ -195,6 +238,10 @@ def test_autoglm_check_goes_the_same_way_for_a_folder_of_a_language_model(write:
         ({"precision": "int5"}, ConfigError, "Precision int5 is not planned"),
         ({"arch": "Ascend9"}, ConfigError, "Unknown chip"),
         ({"to": ["nosuch"]}, ConfigError, "Unknown chip"),
+        ({"backend": "torch", "arch": "H1OO"}, ConfigError, "Unknown chip"),
+        ({"backend": "onnxruntime", "arch": "H1OO"}, ConfigError, "Unknown chip"),
+        ({"backend": "openvino", "arch": "H1OO"}, ConfigError, "Unknown chip"),
+        ({"backend": "reference", "arch": "H1OO"}, ConfigError, "Unknown chip"),
         ({"backend": "nosuch"}, BackendNotFoundError, "Unknown backend"),
         ({"backend": "ascend", "arch": "H100"}, ConfigError, "driven by the backend cuda"),
         ({"pins": {"a": "b"}}, ConfigError, "pins would have no effect"),
@@ -210,6 +257,20 @@ def test_a_wrong_option_is_one_clear_error(
 def test_options_of_language_models_on_something_else_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"has no config\.json"):
         autoglm.check(tmp_path / "model.onnx", context=4096)
+
+
+@pytest.mark.parametrize("option", ["--context", "--concurrency", "--devices"])
+def test_the_command_refuses_them_on_something_else_even_if_they_are_zero(
+    option: str, tmp_path: Path, capsys: Capture
+) -> None:
+    assert invoke(["check", str(tmp_path / "model.onnx"), option, "0"]) != 0
+
+    assert "has no config.json" in capsys.readouterr().err
+
+
+def test_example_inputs_are_refused_for_a_language_model(write: Any) -> None:
+    with pytest.raises(ConfigError, match="example_inputs would have no effect"):
+        autoglm.check(write(GLM), arch="H100", example_inputs=[])
 
 
 def test_a_family_that_is_not_planned_is_named_with_those_that_are(tmp_path: Path) -> None:
@@ -229,7 +290,17 @@ def test_the_index_of_the_checkpoint_is_compared_with_the_plan(write: Any) -> No
     assert any("one of them is not this model's" in n for n in check(folder, arch="H100").notes)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"metadata": {}}', '{"metadata": null}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[]", '{"metadata": {}}', '{"metadata": null}'),
+        "[" * 200_000,
+        '{"metadata": {"total_size": -1}}',
+        '{"metadata": {"total_size": 1' + "0" * 400 + "}}",
+        '{"metadata": {"total_size": 1}}' + " " * (16 << 20),
+    ],
+    ids=["empty", "cut", "list", "none", "null", "nested", "negative", "huge", "long"],
+)
 def test_a_damaged_index_is_no_obstacle(text: str, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(text)
 
@@ -244,6 +315,12 @@ def test_bytes_of_the_only_file_are_counted_without_its_header(tmp_path: Path) -
     assert checkpoint_bytes(tmp_path) == 100
 
 
+def test_a_header_longer_than_its_file_says_nothing(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes((1 << 40).to_bytes(8, "little") + b"{}")
+
+    assert checkpoint_bytes(tmp_path) is None
+
+
 def test_the_command_prints_a_table_and_exits_by_the_verdict(write: Any, capsys: Capture) -> None:
     words = ["check", str(write(GLM)), "--backend", "ascend", "--arch", "Ascend910B"]
 
@@ -252,7 +329,13 @@ def test_the_command_prints_a_table_and_exits_by_the_verdict(write: Any, capsys:
     assert out.startswith("fits")
     for text in ("9.40 B parameters in bf16", "40 KiB of cache per token", "bf16", "int8", "int4"):
         assert text in out
-    assert "no source gives its memory bandwidth" in out
+    assert "no source gives its memory bandwidth" not in out
+
+
+def test_tokens_per_second_stay_unknown_without_a_bandwidth(write: Any, capsys: Capture) -> None:
+    assert invoke(["check", str(write(GLM)), "--arch", "Ascend910B3"]) == 0
+
+    assert "no source gives its memory bandwidth" in capsys.readouterr().out
 
 
 def test_the_command_says_what_would_fit(write: Any, capsys: Capture) -> None:
@@ -274,7 +357,7 @@ def test_the_command_compares_chips_and_shows_splits(write: Any, capsys: Capture
 
 
 def test_json_holds_every_row(write: Any, capsys: Capture) -> None:
-    words = ["check", str(write(GLM) / "config.json"), "--to", "H100,Ascend910B", "--json"]
+    words = ["check", str(write(GLM) / "config.json"), "--to", "H100,Ascend910B3", "--json"]
 
     assert invoke(words) == 0
     found = json.loads(capsys.readouterr().out)
@@ -326,6 +409,10 @@ def test_this_machine_is_one_device_however_many_are_asked_for(write: Any) -> No
     assert found.fit is Fit.NO
     assert [str(s.layout) for s in plan.chosen.splits] == ["1×1"]
     assert not any(text.startswith("--devices") for text in plan.remedies)
+    assert "this machine is planned as one device, asked are 4" in found.notes
+    assert "this machine is planned" not in str(
+        check(write(GLM), arch="H100", devices=4).to_dict()["notes"]
+    )
 
 
 def test_memory_here_is_the_container_s_where_it_has_a_limit(

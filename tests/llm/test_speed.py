@@ -169,7 +169,7 @@ def test_more_sequences_meet_more_experts_but_never_more_than_there_are() -> Non
 
 
 def test_a_chip_s_unknown_bandwidth_leaves_decoding_unknown_and_prefill_estimated() -> None:
-    own, speeds = model("THUDM/glm-4-9b-chat"), chip_speeds(chip("Ascend910B"), "bf16")
+    own, speeds = model("THUDM/glm-4-9b-chat"), chip_speeds(chip("MLU370"), "bf16")
 
     assert prefill(own, BF16, ONE, speeds, 512).seconds
     assert decode(own, BF16, ONE, speeds, 512, 1).seconds is None

@@ -75,7 +75,7 @@ def check(
     from autoglm.llm.read import is_language_model
 
     asked = {"context": context, "concurrency": concurrency, "devices": devices}
-    if any(asked.values()) or is_language_model(model):
+    if any(v is not None for v in asked.values()) or is_language_model(model):
         targets = backend_names([from_, *(to or [])])
         return _language(model, adapt, targets, asked, report, json)
     from autoglm import api

@@ -12,9 +12,9 @@ from autoglm.errors import ConfigError
 from autoglm.llm.architecture import Architecture
 from autoglm.llm.memory import Load, sequence_bytes, token_bytes
 from autoglm.llm.plan import Row, SplitRow, TargetPlan, plan_target
-from autoglm.llm.read import architecture_of, config_file, read_config
+from autoglm.llm.read import MOST_BYTES, architecture_of, config_file, read_config
 from autoglm.llm.storage import STORAGES, checkpoint_storage
-from autoglm.llm.target import targets_of
+from autoglm.llm.target import Target, targets_of
 from autoglm.llm.weights import active_parameters, all_weights, parameters, spare_parameters
 from autoglm.messages import tr
 from autoglm.spec import Fit
@@ -143,9 +143,9 @@ def check_language_model(
             known=", ".join(PRECISIONS),
         )
     load = Load(window, concurrency)
+    targets = targets_of(backend, arch, to)
     plans = tuple(
-        plan_target(model, target, load, devices=devices, precision=precision)
-        for target in targets_of(backend, arch, to)
+        plan_target(model, target, load, devices=devices, precision=precision) for target in targets
     )
     return LanguageReport(
         model=path.resolve().parent.name,
@@ -157,21 +157,28 @@ def check_language_model(
         load=load,
         devices=devices,
         targets=plans,
-        notes=(*_model_notes(model), *_disk_notes(path.parent, model)),
+        notes=(
+            *_model_notes(model),
+            *_disk_notes(path.parent, model),
+            *_device_notes(targets, devices),
+        ),
     )
 
 
 def checkpoint_bytes(folder: Path) -> int | None:
     """Bytes of the tensors on disk, from the index or the only file; None where there are none."""
     try:
-        if (folder / _INDEX).is_file():
-            stated = json.loads((folder / _INDEX).read_bytes())["metadata"]["total_size"]
-            return stated if isinstance(stated, int) else None
-        with (folder / "model.safetensors").open("rb") as file:
-            header = int.from_bytes(file.read(8), "little")
-            return file.seek(0, 2) - 8 - header
-    except (OSError, ValueError, KeyError, TypeError):
+        if (index := folder / _INDEX).is_file():
+            if index.stat().st_size > MOST_BYTES:
+                return None
+            size = json.loads(index.read_bytes())["metadata"]["total_size"]
+        else:
+            with (folder / "model.safetensors").open("rb") as file:
+                header = int.from_bytes(file.read(8), "little")
+                size = file.seek(0, 2) - 8 - header
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+    return size if type(size) is int and 0 <= size < 1 << 63 else None
 
 
 def _require(value: int, option: str, most: int) -> None:
@@ -199,6 +206,13 @@ def _model_notes(model: Architecture) -> list[str]:
     if any(0 < layer.attention.window < model.context for layer in model.layers):
         found.append(tr("layers with a sliding window keep no more tokens than it"))
     return found
+
+
+def _device_notes(targets: Sequence[Target], devices: int) -> list[str]:
+    """What of the asked devices a target does not have."""
+    if devices == 1 or all(target.chip for target in targets):
+        return []
+    return [tr("this machine is planned as one device, asked are {devices}", devices=devices)]
 
 
 def _disk_notes(folder: Path, model: Architecture) -> list[str]:

@@ -94,5 +94,6 @@ def kinds(
     if not isinstance(value, list) or len(value) < length:
         raise refuse(field, value, f"a list of {length}")
     if odd := [v for v in value if v not in allowed]:
-        raise refuse(field, odd[0], ", ".join(allowed))
+        error = unplanned if isinstance(odd[0], str) else refuse
+        raise error(field, odd[0], ", ".join(allowed))
     return tuple(value[:length])

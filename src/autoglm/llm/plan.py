@@ -78,6 +78,7 @@ class Row:
     uncertainty: float
     basis: tuple[str, ...]
     splits: tuple[SplitRow, ...] = ()
+    helps: frozenset[str] = frozenset()  # options that change why it does not fit
 
     def rate(self, load: Load) -> float | None:
         """Tokens/s of all sequences together, each at the full context."""
@@ -145,8 +146,8 @@ def plan_row(arch: Architecture, target: Target, storage: Storage, load: Load, d
         basis=speeds.basis,
         splits=splits,
     )
-    fit, reason = _verdict(arch, target, row, best, load, each)
-    return replace(row, fit=fit, reason=reason)
+    fit, reason, helps = _verdict(arch, target, row, best, load, each)
+    return replace(row, fit=fit, reason=reason, helps=frozenset(helps))
 
 
 def _storages(stored: Storage, target: Target, precision: str) -> tuple[Storage, ...]:
@@ -217,32 +218,33 @@ def _verdict(
     split: SplitRow,
     load: Load,
     each: tuple[Held, ...],
-) -> tuple[Fit, str]:
+) -> tuple[Fit, str, tuple[str, ...]]:
+    """The verdict, its reason, and the options that change it; another precision always may."""
     support = target.support(row.storage)
     if support.verdict is Verdict.NO:
-        return Fit.NO, support.reason
+        return Fit.NO, support.reason, ()
     if load.context > arch.context:
         asked = tr(
             "the model takes {most} tokens, asked are {context}",
             most=arch.context,
             context=load.context,
         )
-        return Fit.NO, asked
+        return Fit.NO, asked, ("context",)
     if split.obstacle:
-        return Fit.NO, split.obstacle
+        return Fit.NO, split.obstacle, ("devices",)
     if target.memory_bytes is None:
         told = tr(
             "no source gives the memory of {name}; it needs {size}",
             name=target.name,
             size=gib(row.need.total),
         )
-        return Fit.FALLBACKS, told
+        return Fit.FALLBACKS, told, ()
     short = _shortage(room(target.memory_bytes), row, load, each)
     if short is not None:
-        return short
+        return *short, ("devices", "concurrency", "context")
     if support.verdict is Verdict.UNKNOWN:
-        return Fit.FALLBACKS, support.reason
-    return Fit.FITS, ""
+        return Fit.FALLBACKS, support.reason, ()
+    return Fit.FITS, "", ()
 
 
 def _shortage(free: int, row: Row, load: Load, each: tuple[Held, ...]) -> tuple[Fit, str] | None:
@@ -276,12 +278,12 @@ def _remedies(chosen: Row, rows: Iterable[Row], load: Load, devices: int) -> tup
     if chosen.fit is Fit.FITS:
         return ()
     found = []
-    if chosen.devices not in (0, devices):
+    if "devices" in chosen.helps and chosen.devices not in (0, devices):
         found.append(f"--devices {chosen.devices}")
     found += [f"--precision {r.storage.name}" for r in rows if r.fit is Fit.FITS]
-    if 0 < chosen.concurrency < load.sequences:
+    if "concurrency" in chosen.helps and 0 < chosen.concurrency < load.sequences:
         found.append(f"--concurrency {chosen.concurrency}")
-    if 0 < chosen.context < load.context:
+    if "context" in chosen.helps and 0 < chosen.context < load.context:
         found.append(f"--context {chosen.context}")
     return tuple(found)
 

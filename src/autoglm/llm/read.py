@@ -14,7 +14,7 @@ from autoglm.llm.architecture import Architecture, Attention, Dense, Experts, In
 from autoglm.llm.families import ALIASES, FAMILIES, Family, MoE, family_of
 from autoglm.llm.rope import positions, rope_of
 
-_MOST_BYTES = 16 << 20
+MOST_BYTES = 16 << 20  # of a JSON file that is read whole
 _ENDINGS = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
 _DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "half": "fp16"}
 _MOST_LAYERS = 4096
@@ -50,8 +50,8 @@ def is_language_model(source: object) -> bool:
 def read_config(path: Path) -> Mapping[str, Any]:
     """The table of a config.json; ModelError where it is none."""
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise ModelError("{path} is larger than {limit} bytes.", path=path, limit=_MOST_BYTES)
+        if path.stat().st_size > MOST_BYTES:
+            raise ModelError("{path} is larger than {limit} bytes.", path=path, limit=MOST_BYTES)
         value = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise FileMissingError("{path} does not exist.", path=path) from error
@@ -120,7 +120,8 @@ def _ours(config: Mapping[str, Any], family: Family) -> dict[str, Any]:
         given["num_key_value_heads"] = None
     for ours, theirs in family.keys.items():
         if given[ours] is None and ours != "num_key_value_heads":
-            raise fields.refuse(theirs, None, "a whole number")
+            # ChatGLM-6B, the first, has the same model_type and other fields.
+            raise fields.unplanned(theirs, None, "a whole number, as of ChatGLM2")
     kept = {k: v for k, v in config.items() if v is not None}
     return {**family.defaults, **kept, **given}
 
@@ -134,7 +135,7 @@ def _dtype(config: Mapping[str, Any], own: Mapping[str, Any]) -> str:
                 if name in ("auto", "float8_e4m3fn"):
                     return "bf16"
                 if name not in _DTYPES:
-                    raise fields.refuse(field, name, ", ".join(_DTYPES))
+                    raise fields.unplanned(field, name, ", ".join(_DTYPES))
                 return _DTYPES[name]
     return "bf16"
 

@@ -20,7 +20,7 @@ def rope_of(config: Mapping[str, Any]) -> Rope:
     kind = fields.text(stretch, "rope_type") or fields.text(stretch, "type") or "default"
     kind = _OLD_NAMES.get(kind, kind)
     if kind not in KINDS:
-        raise fields.refuse("rope_scaling.rope_type", kind, ", ".join(KINDS))
+        raise fields.unplanned("rope_scaling.rope_type", kind, ", ".join(KINDS))
     ratio = fields.number(config, "rope_ratio", 1.0)
     theta = fields.number(config, "rope_theta", 10_000.0 * ratio)
     part = fields.number(config, "partial_rotary_factor", 1.0)

@@ -16,7 +16,7 @@ from autoglm.errors import ConfigError
 from autoglm.llm.speed import Speeds, chip_speeds, machine_speeds
 from autoglm.llm.storage import STORAGES, Storage
 from autoglm.messages import tr
-from autoglm.spec import Chip, Constraint, Evidence, Support, Verdict, no, unknown, yes
+from autoglm.spec import Chip, Evidence, Support, Verdict, unknown, yes
 
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
 HERE = "here"
@@ -34,13 +34,14 @@ class Target:
     machine: Machine | None = None
 
     def half(self) -> Storage:
-        """The 16-bit precision that it takes: bf16, or fp16 where it has no bf16."""
-        lacking = self.chip is not None and not catalog_precision.of_chip(self.chip, "bf16").ok
-        fp16 = self.chip is not None and catalog_precision.of_chip(self.chip, "fp16").ok
-        return STORAGES["fp16" if lacking and fp16 else "bf16"]
+        """The 16-bit precision that it takes, bf16 before fp16; fp32 where neither is published."""
+        if self.chip is None or {"bf16", "fp16"} <= set(self.chip.lacks):
+            return STORAGES["bf16"]
+        known = (p for p in ("bf16", "fp16", "fp32") if p in self.chip.precisions)
+        return STORAGES[next(known, "bf16")]
 
     def compute(self, storage: Storage) -> str:
-        """The precision of the arithmetic: weights of fewer bits are expanded to 16."""
+        """The precision of the arithmetic: weights of fewer bits are expanded to `half`."""
         return "fp32" if storage.high_bits == 32 else self.half().name
 
     def support(self, storage: Storage) -> Support:
@@ -54,14 +55,12 @@ class Target:
         if found.verdict is Verdict.UNKNOWN and self.chip.precisions:
             had = ", ".join(self.chip.precisions)
             reason = tr(
-                "{chip} is published with {had}; language models need {wanted}",
+                "{chip} is published with {had}; no document says whether it computes in {wanted}",
                 chip=self.chip.name,
                 had=had,
                 wanted=wanted,
             )
-            return no(Constraint.PRECISION, reason, Evidence.DOCUMENT)
-        if found.verdict is Verdict.UNKNOWN:
-            return unknown(found.reason)
+            return unknown(reason)
         return found
 
     def speeds(self, storage: Storage) -> Speeds:
@@ -113,8 +112,8 @@ def _chip(backend: str, arch: str) -> Chip | None:
             own=found.backend,
             backend=backend,
         )
-    own = None if arch else default_chip(backend)
-    return own or plug.capabilities(arch).chip
+    own = (None if arch else default_chip(backend)) or plug.capabilities(arch).chip
+    return named_chip(arch) if arch and own is None else own
 
 
 def _of_chip(chip: Chip, backend: str) -> Target:
