@@ -207,7 +207,8 @@ class OpRule:
 OpTable: TypeAlias = Mapping[str, OpRule]
 
 
-_NEVER_ASKED = (Constraint.OP, Constraint.OPSET, Constraint.DTYPE)
+# `narrow` has rules for the operator: what it does not know of is a version or a dtype of it.
+_NEVER_ASKED = (Constraint.OPSET, Constraint.DTYPE)
 
 
 def _both(plain: OpRule, narrow: OpRule, precision: str, node: NodeFacts) -> Support:

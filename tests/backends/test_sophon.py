@@ -373,9 +373,10 @@ def test_the_precisions_are_the_chips_not_the_vendors() -> None:
 
 
 def test_int8_wants_constant_weights_of_a_product() -> None:
-    def gemm(*, weights: bool) -> NodeFacts:
-        a, b, c = (ValueFacts("float32", s) for s in ((3, 4), (4, 5), (5,)))
-        inputs = (a, *(ValueFacts(v.dtype, v.shape, weights) for v in (b, c)))
+    def gemm(*, weights: bool, bias: bool | None = None) -> NodeFacts:
+        held = (False, weights, weights if bias is None else bias)
+        shapes = ((3, 4), (4, 5), (5,))
+        inputs = tuple(ValueFacts("float32", s, h) for s, h in zip(shapes, held, strict=True))
         return NodeFacts("n", "Gemm", 13, inputs, (ValueFacts("float32", (3, 5)),))
 
     table = Sophon().capabilities()
@@ -386,6 +387,21 @@ def test_int8_wants_constant_weights_of_a_product() -> None:
     assert refused.constraint is Constraint.PRECISION
     assert refused.reason.startswith("in int8, Gemm")
     assert table.at("int8").support(gemm(weights=True)).ok
+    # Of the one refused case the bias was computed, too: nobody knows which of the two it was.
+    apart = table.at("int8").support(gemm(weights=True, bias=False))
+    assert apart.verdict is Verdict.UNKNOWN
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3, 4])
+def test_a_floor_that_int8_answered_wrongly_is_a_yes_in_no_rank(rank: int) -> None:
+    value = ValueFacts("float32", (2,) * rank)
+    floor = NodeFacts("n", "Floor", 13, (value,), (value,))
+
+    verdict = Sophon().capabilities().at("int8").support(floor)
+
+    assert verdict.verdict is (Verdict.NO if rank == 2 else Verdict.UNKNOWN)
+    assert verdict.constraint is Constraint.PRECISION
+    assert verdict.reason.startswith("in int8, Floor answers wrongly")
 
 
 def test_what_was_measured_on_another_chip_is_inferred() -> None:

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from autoglm.catalog.features import Layout, features, signature
 from autoglm.catalog.rules import Habits, Measured, Row, derive, habits_of, version_of, whole
 from autoglm.messages import set_language
-from autoglm.spec import Constraint, Evidence, NodeFacts, ValueFacts, Verdict
+from autoglm.spec import (
+    Capabilities,
+    Constraint,
+    Evidence,
+    NodeFacts,
+    OpRule,
+    ValueFacts,
+    Verdict,
+)
 
 X = Layout(("i0",), ("X", "lens"), 1)
 
@@ -171,6 +179,37 @@ def test_one_failure_is_a_no_for_itself_and_unknown_for_its_like() -> None:
     )
 
 
+def test_a_dtype_that_only_failed_is_not_told_as_never_measured() -> None:
+    table = measured(
+        row("yes", node("float32", mode="a")), row("wrong", node("int8", mode="b"), "max error 1")
+    )
+
+    verdict = table(node("int8", mode="a"))
+
+    assert verdict.verdict is Verdict.UNKNOWN
+    assert verdict.reason == "Op of int8 failed in every case; worked: float32"
+
+
+@pytest.mark.parametrize(
+    "works",
+    [[], [node("float32", axis=1)], [node("float32", axis=0), node("float32", axis=1)]],
+)
+@pytest.mark.parametrize("outcome", ["refused", "wrong"])
+def test_what_failed_once_in_a_precision_is_no_yes_there(
+    works: list[NodeFacts], outcome: str
+) -> None:
+    rows = [*(row("yes", n) for n in works), row(outcome, node("int8", axis=1), "why")]
+    narrow = {"Op": OpRule(when=measured(*rows))}
+    table = Capabilities("toy", "toy 1", {"Op": OpRule()}, also={"int8": narrow}).at("int8")
+
+    like = table.support(node("int8", axis=2))
+
+    assert table.support(node("int8", axis=1)).verdict is Verdict.NO
+    assert (like.verdict, like.constraint) == (Verdict.UNKNOWN, Constraint.PRECISION)
+    assert like.reason.startswith("in int8, Op")
+    assert table.support(node("int8", since=2, axis=2)).ok  # never asked: as without a precision
+
+
 @pytest.mark.parametrize("reason", ["a.py failed (signal SIGFPE)", "crash: signal 11"])
 def test_crashes_speak_for_their_own_question_only(reason: str) -> None:
     crashes = [row("refused", node(mode="cubic", axis=axis), reason) for axis in (1, 2)]
@@ -211,6 +250,18 @@ def test_a_node_with_the_other_explanation_of_the_same_refusals_is_unknown() -> 
     other = table(node(axis=1, mode="a"))
 
     assert table(node(axis=9, mode="b")).verdict is Verdict.NO
+    assert other.verdict is Verdict.UNKNOWN
+    assert other.reason == "Op axis=1 is refused: no; whether its like is, was not measured"
+    assert table(node(axis=9, mode="a")).ok
+
+
+def test_a_single_refusal_has_other_explanations_too() -> None:
+    table = measured(
+        row("yes", node(axis=0, mode="a")), row("refused", node(axis=1, mode="b"), "no")
+    )
+
+    other = table(node(axis=1, mode="a"))
+
     assert other.verdict is Verdict.UNKNOWN
     assert other.reason == "Op axis=1 is refused: no; whether its like is, was not measured"
     assert table(node(axis=9, mode="a")).ok

@@ -16,7 +16,7 @@ import autoglm
 from autoglm import registry
 from autoglm.errors import BackendNotFoundError, ConfigError
 from autoglm.runtime.migrate import Migration
-from autoglm.spec import Fit, Verdict
+from autoglm.spec import Capabilities, Constraint, Fit, OpRule, Verdict, no
 
 
 @pytest.fixture
@@ -89,6 +89,31 @@ def test_a_rewrite_is_named_with_what_the_chip_does_not_take_of_it(cnn: Path) ->
     rewrites = [w.text for w in found.targets[0].work if w.action == "rewrite"]
     assert rewrites
     assert all("Replace" in text and "once it takes" in text for text in rewrites)
+
+
+class Narrow(Npu):
+    """A chip that takes fewer operators in int8 than in other precisions."""
+
+    def capabilities(self, arch: str = "") -> Capabilities:
+        refused = OpRule(when=lambda node: no(Constraint.OP, f"{node.op} is float here"))
+        lacks = dict.fromkeys(("MaxPool", "Gemm", "MatMul"), refused)
+        return replace(super().capabilities(arch), also={"int8": lacks})
+
+
+def test_int8_is_judged_by_its_own_rules_throughout(cnn: Path) -> None:
+    plugs = (Npu("wide", (), ("fp32", "int8")), Narrow("narrow", (), ("fp32", "int8")))
+    for plug in plugs:
+        registry.register_backend(plug)  # type: ignore[arg-type]
+    try:
+        found = autoglm.migrate(cnn, "wide:Big", ["narrow:Big"], precision="int8").targets[0]
+    finally:
+        for plug in plugs:
+            registry._load(registry.BACKENDS)[0].pop(plug.name)
+
+    assert {c.op for c in found.lost} == {"MaxPool", "Gemm"}
+    assert {c.reason for c in found.lost} <= {f.reason for f in found.fallbacks}
+    assert {w.fit for w in found.work if w.action == "add"} == {Fit.FALLBACKS}  # one is not enough
+    assert [w.fit for w in found.work if w.action == "all"] == [Fit.FITS]
 
 
 def test_it_is_json(report: Migration) -> None:

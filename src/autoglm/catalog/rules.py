@@ -16,7 +16,8 @@ How a verdict generalises beyond what was measured:
 - an answer that is a little off, where only the values tell it from a right one, is told of every
   node of its kind, whatever its rank and shapes: an approximation has none;
 - where several features explain the same refusals equally well, a node that has one of the
-  others is unknown;
+  others is unknown; of a single refusal only where a single case worked: beside more cases, that
+  would doubt what runs (an LSTM with initial states, for one refusal with peepholes);
 - what the toolkit refuses of every operator alike (open dimensions) is refused of those that were
   never asked with it (`Habits`).
 """
@@ -295,7 +296,8 @@ def _best(bad: Sequence[_Case], good: Sequence[Features]) -> Condition:
         if options:
             best = max(options, key=lambda o: (len(options[o]), _rank(o)))
             found = _condition(best, options[best])
-            rivals = _rivals(best, options) if found.firm and size == 1 else ()
+            doubted = size == 1 and (found.firm or len(good) == 1)
+            rivals = _rivals(best, options) if doubted else ()
             return replace(found, rivals=rivals)
     return _by_value(bad)
 
@@ -407,9 +409,9 @@ class Version:
                 return no(condition.constraint, condition.text(self.op), Evidence.MEASURED)
             unsure = unsure or (condition.rival(found) if holds is False else condition)
         return (
-            self._dtypes(dtypes)
+            self._unsure(unsure)
+            or self.unheard(dtypes)
             or self._strings(found)
-            or self._unsure(unsure)
             or self._yes(dtypes)
         )
 
@@ -425,21 +427,26 @@ class Version:
     def _yes(self, dtypes: tuple[str, ...]) -> Support:
         return yes(Evidence.MEASURED if dtypes in self.known else Evidence.INFERRED)
 
-    def _dtypes(self, dtypes: tuple[str, ...]) -> Support | None:
+    def unheard(self, dtypes: tuple[str, ...]) -> Support | None:
+        """Why nothing is known to work with these dtypes; None where something is."""
         if dtypes in self.known:
             return None
         seen = [{d[i] for d in self.known if i < len(d)} for i in range(len(dtypes))]
         if len(dtypes) > 1 and all(d in s for d, s in zip(dtypes, seen, strict=True)):
             return None
-        measured = "; ".join(sorted({", ".join(row.dtypes) for row in self.rows}))
         if UNKNOWN in dtypes:
             told = tr("{op}: the dtype is not known before running", op=self.op)
             return unknown(told, Constraint.DTYPE)
+        facts = {"op": self.op, "dtypes": ", ".join(dtypes)}
+        if any(row.dtypes == dtypes for row in self.rows):
+            works = _listed(self.known)
+            told = tr(
+                "{op} of {dtypes} failed in every case; worked: {works}", works=works, **facts
+            )
+            return unknown(told, Constraint.OP)
+        measured = _listed(row.dtypes for row in self.rows)
         told = tr(
-            "{op} of {dtypes} was never measured; measured: {measured}",
-            op=self.op,
-            dtypes=", ".join(dtypes),
-            measured=measured,
+            "{op} of {dtypes} was never measured; measured: {measured}", measured=measured, **facts
         )
         return unknown(told, Constraint.DTYPE)
 
@@ -465,7 +472,13 @@ class Version:
             told = tr("{limit}; whether that holds here is not known before running", limit=limit)
         else:
             told = tr("{limit}; whether its like is, was not measured", limit=limit)
-        return unknown(told, condition.constraint)
+        limited = condition.constraint
+        # `DTYPE` says of an unknown that nobody asked; here somebody did, and it failed.
+        return unknown(told, Constraint.OP if limited is Constraint.DTYPE else limited)
+
+
+def _listed(signatures: Iterable[tuple[str, ...]]) -> str:
+    return "; ".join(sorted({", ".join(dtypes) for dtypes in signatures}))
 
 
 def version_of(
@@ -526,8 +539,9 @@ class Measured:
         exact = self.versions.get(node.since)
         if exact is not None:
             verdict = exact.verdict(node)
-            blank = verdict.verdict is Verdict.UNKNOWN and verdict.constraint is Constraint.DTYPE
-            return self._neighbour(node, verdict) if blank and exact.known else verdict
+            asked = exact.known and verdict.verdict is Verdict.UNKNOWN
+            blank = asked and exact.unheard(signature(node, exact.layout)) is not None
+            return self._neighbour(node, verdict) if blank else verdict
         below = max((v for v in self.versions if v < node.since), default=None)
         above = min((v for v in self.versions if v > node.since), default=None)
         measured = ", ".join(str(v) for v in sorted(self.versions))

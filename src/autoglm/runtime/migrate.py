@@ -258,7 +258,8 @@ class _Side:
         own = config.model_copy(update={"backend": backend, "arch": arch})
         table = registry.backend(backend).capabilities(arch)
         asked = _asked(config)
-        planned = plan_for(loaded, backend, own, speeds, precision=legal_precision(table, asked))
+        legal = legal_precision(table, asked)
+        planned, table = plan_for(loaded, backend, own, speeds, precision=legal), table.at(legal)
         evaluation = Evaluation(
             target=_label(backend, table.chip),
             table=table,
@@ -313,8 +314,9 @@ class _Side:
         graph, backend = self.planned.graph, self.evaluation.plan.backend
 
         @cache
-        def answered() -> dict[str, Answered]:  # not asked where nothing is planned again
-            return {name: _answered(t, graph.nodes) for name, t in self.planned.tables.items()}
+        def answered(precision: str) -> dict[str, Answered]:  # nothing planned again, none asked
+            tables = self.planned.tables.items()
+            return {name: _answered(t.at(precision), graph.nodes) for name, t in tables}
 
         def replan(
             *,
@@ -323,13 +325,13 @@ class _Side:
             precision: str = "",
             pins: Mapping[str, str] | None = None,
         ) -> Plan:
-            own = answered()[backend]
+            wanted = precision or self.evaluation.plan.precision
+            own = answered(wanted)[backend]
             limit = own.memory_bytes if memory else None
             answers = {**own.answers, **dict.fromkeys(granted, yes())}
-            wanted = precision or self.evaluation.plan.precision
             told = {**own.precisions, precision: yes()} if precision else own.precisions
             granting = replace(own, answers=answers, memory_bytes=limit, precisions=told)
-            tables = {**answered(), backend: granting}
+            tables = {**answered(wanted), backend: granting}
             return place(
                 graph, tables, backend, self.config, self.machine, precision=wanted, pins=pins
             )
