@@ -33,6 +33,7 @@ class Candidate:
     precision: str
     keep_high: frozenset[str] = frozenset()
     built: Built | None = None
+    opens: Callable[[], PlanSession] | None = None
     session: PlanSession | None = None
     certificates: list[Certificate] = field(default_factory=list)
     samples: Samples | None = None
@@ -57,6 +58,12 @@ class Candidate:
     def seconds(self) -> float:
         """What it took; 0 where it was the only one and nothing was timed."""
         return self.samples.estimate if self.samples else 0.0
+
+    def reopen(self) -> None:
+        """A new session of what was built."""
+        self.close()
+        if self.opens is not None:
+            self.session = self.opens()
 
     def close(self) -> None:
         """Give its session back; may be called twice."""

@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from autoglm.errors import AutoGLMError, LimitError
@@ -188,7 +189,8 @@ def _build_one(search: Search, candidate: Candidate, answers: Answers, fastest_s
     ):
         # Planned anew after a refusal: other tensors cross now.
         answers = _answers(candidate.planned.model, crossing(candidate.planned), samplings)
-    candidate.session = open_parts(
+    candidate.opens = partial(
+        open_parts,
         candidate.planned.plan.partitions,
         candidate.built.artifacts,
         place,
@@ -196,6 +198,7 @@ def _build_one(search: Search, candidate: Candidate, answers: Answers, fastest_s
         search.loaded.outputs,
         replace(run_options(config), alternates=True),
     )
+    candidate.session = candidate.opens()
     started = time.perf_counter()
     candidate.session.run(samplings.proof[0])
     candidate.first_call_s = time.perf_counter() - started
