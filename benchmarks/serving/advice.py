@@ -79,7 +79,7 @@ class One:
     def __init__(self, served: Served) -> None:
         self.served = served
 
-    async def acquire(self, *_: object) -> Served:
+    async def acquire(self, *_: object, **__: object) -> Served:
         """It is always there."""
         return self.served
 

@@ -54,7 +54,13 @@ class SmallGateway:
         return INFO
 
     async def signature(
-        self, client: Client, name: str, version: str = "", request_id: str = ""
+        self,
+        client: Client,
+        name: str,
+        version: str = "",
+        request_id: str = "",
+        *,
+        deadline: float | None = None,
     ) -> ModelInfo:
         return self.model(name, version)
 

@@ -264,6 +264,51 @@ def test_one_bad_request_does_not_fail_its_neighbours() -> None:
     play(scene)
 
 
+def test_what_took_too_long_is_not_tried_again_one_by_one() -> None:
+    runs: list[int] = []
+
+    def late(feeds: Mapping[str, Any]) -> dict[str, Any]:
+        runs.append(len(feeds["x"]))
+        if len(runs) > 1:
+            raise DeadlineError("late")
+        return {"y": feeds["x"]}
+
+    async def scene() -> None:
+        batcher = Batcher(late, info())
+        await batcher.submit(request(0))
+
+        answers = await asyncio.gather(
+            *(batcher.submit(request(i)) for i in range(3)), return_exceptions=True
+        )
+
+        assert [type(a) for a in answers] == [DeadlineError] * 3
+        assert runs == [1, 3]
+        assert (batcher.stats.requests, batcher.stats.failed) == (4, 3)
+
+    play(scene)
+
+
+@pytest.mark.parametrize("raised", [SystemExit(2), KeyboardInterrupt(), GeneratorExit()])
+def test_whatever_an_engine_raises_in_the_thread_the_next_request_runs(
+    raised: BaseException,
+) -> None:
+    errors = [raised]
+
+    def engine(feeds: Mapping[str, Any]) -> dict[str, Any]:
+        if errors:
+            raise errors.pop()
+        return {"y": feeds["x"]}
+
+    async def scene() -> None:
+        batcher = Batcher(engine, info(), BatchLimits(inline_below_s=0))
+
+        with pytest.raises(ExecutionError, match=str(raised) or type(raised).__name__):
+            await asyncio.wait_for(batcher.submit(request(0)), 10)
+        await asyncio.wait_for(batcher.submit(request(0)), 10)
+
+    play(scene)
+
+
 def test_padding_buckets_are_filled_and_counted() -> None:
     async def scene() -> None:
         engine = Engine()

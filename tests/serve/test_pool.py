@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections import Counter
 from collections.abc import Coroutine
 from pathlib import Path
@@ -16,6 +18,7 @@ from autoglm.errors import (
     AutoGLMError,
     BundleError,
     ConfigError,
+    DeadlineError,
     DrainingError,
     FileMissingError,
     ForbiddenError,
@@ -25,7 +28,9 @@ from autoglm.errors import (
     ModelNotServedError,
 )
 from autoglm.serve.core import Client, Credentials, Request
-from autoglm.serve.pool import Pool, repository
+from autoglm.serve.gateway import LocalGateway
+from autoglm.serve.pool import Pool, State, loading, repository
+from autoglm.serve.pool.handlers import handle
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
@@ -112,6 +117,40 @@ def test_a_canary_gets_its_share_of_the_clients_that_name_no_version(tmp_path: P
         assert {await factor(pool, version="1", client=c) for c in clients} == {1.0}
         pool.canary("m", "2", 0.0)
         assert {await factor(pool, client=c) for c in clients[:20]} == {2.0}
+        await pool.close()
+
+    run(work())
+
+
+def test_a_version_on_trial_stays_so_when_its_loader_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle(tmp_path / "r/m/3", 3.0)
+    state = tmp_path / "state.json"
+    begun, release, real = threading.Event(), threading.Event(), loading.open_version
+
+    def open_version(*given: Any) -> Any:
+        begun.set()
+        assert release.wait(60)
+        return real(*given)
+
+    async def work() -> None:
+        pool = Pool(repository([str(tmp_path / "r")]), state=State(state))
+        await pool.start()
+        bundle(tmp_path / "r/m/4", 4.0)
+        monkeypatch.setattr(loading, "open_version", open_version)
+        asking = asyncio.create_task(handle(pool, "POST", "/v1/pool/m/load", {"canary": 10.0}))
+        while not begun.is_set():
+            await asyncio.sleep(0.001)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        release.set()
+        while pool.model("m", "4").state != "ready":
+            await asyncio.sleep(0.001)
+
+        assert [d["canary_percent"] for d in pool.details()] == [None, 10.0]
+        while not state.exists():
+            await asyncio.sleep(0.001)
         await pool.close()
 
     run(work())
@@ -294,6 +333,38 @@ def test_a_hundred_requests_for_an_evicted_model_load_it_once(tmp_path: Path) ->
         answers = await asyncio.gather(*(factor(pool, waiting) for _ in range(100)))
 
         assert answers == [1.0] * 100
+        assert [d["loads"] for d in pool.details() if d["name"] == waiting] == [1]
+        await pool.close()
+
+    run(work())
+
+
+def test_a_deadline_holds_while_an_evicted_model_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "ab":
+        bundle(tmp_path / f"r/{name}", 1.0, weights=WEIGHTS)
+    release, real = threading.Event(), loading.open_version
+
+    def open_version(*given: Any) -> Any:
+        assert release.wait(60)
+        return real(*given)
+
+    async def work() -> None:
+        pool = await started(tmp_path / "r", memory_bytes=150_000)
+        waiting = next(i.name for i in pool.models() if i.state == "unloaded")
+        monkeypatch.setattr(loading, "open_version", open_version)
+        gateway = LocalGateway(pool)
+        gateway.state = "ready"
+
+        deadline = time.monotonic() + 0.05
+        with pytest.raises(DeadlineError):
+            await gateway.infer(Request(waiting, {"x": X}, deadline=deadline))
+        with pytest.raises(DeadlineError):
+            await gateway.signature(Client(), waiting, deadline=deadline)
+
+        release.set()
+        assert await factor(pool, waiting) == 1.0  # what was begun went on
         assert [d["loads"] for d in pool.details() if d["name"] == waiting] == [1]
         await pool.close()
 

@@ -21,10 +21,10 @@ import numpy as np
 import pytest
 from served_bundles import X, bundle
 
-from autoglm.errors import BackendUnavailableError, DeadlineError, DrainingError
+from autoglm.errors import BackendUnavailableError, DeadlineError, DrainingError, ExecutionError
 from autoglm.serve.batch import BatchLimits
 from autoglm.serve.core import Request
-from autoglm.serve.pool import Pool, opening, repository
+from autoglm.serve.pool import Pool, loading, opening, repository
 from autoglm.serve.pool import served as served_module
 from autoglm.serve.pool.engine import Runs
 from autoglm.spec import Feeds, Value
@@ -139,6 +139,132 @@ def test_what_waits_for_an_engine_that_hangs_is_answered_by_another(
         assert told.state == "ready"
         assert told.reason.startswith("0:numpy: it hangs")
         assert await factor(pool) == 2.0
+        release.set()
+        await pool.close()
+
+    run(work())
+
+
+def test_an_engine_that_rests_already_hangs_as_well(
+    tmp_path: Path, release: threading.Event
+) -> None:
+    one, two = bundle(tmp_path / "one", 2.0), bundle(tmp_path / "two", 2.0)
+
+    async def work() -> None:
+        pool = Pool(repository([f"m={one},{two}"]), limits=APART, run_timeout_s=0.3)
+        await pool.start()
+        served = pool.served("m")
+        first, second = served.engines
+        second.row_s = second.best_row_s = 9.0  # never the first choice
+        patient = asyncio.create_task(pool.infer(Request("m", {"x": STUCK})))
+        await until(lambda: first._began is not None)
+        waiting = asyncio.create_task(factor(pool))
+        await asyncio.sleep(0)
+        served._put_away(first, "it failed three times")
+
+        with pytest.raises(DeadlineError, match="it hangs"):
+            await asyncio.wait_for(patient, 20)
+        assert await waiting == 2.0
+        release.set()
+        await pool.close()
+
+    run(work())
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_version_that_hangs_while_it_leaves_is_let_go(
+    tmp_path: Path, release: threading.Event, replaced: bool
+) -> None:
+    bundle(tmp_path / "r/m/1", 1.0)
+    bundle(tmp_path / "r/larger", 2.0, weights=5000)
+
+    async def work() -> None:
+        pool = Pool(repository([str(tmp_path / "r")]), limits=APART, run_timeout_s=0.3)
+        await pool.start()
+        larger, both = pool.model("larger").memory_bytes, pool.used_bytes
+        (engine,) = pool.served("m").engines
+        patient = asyncio.create_task(pool.infer(Request("m", {"x": STUCK})))
+        await until(lambda: engine._began is not None)
+        if replaced:
+            await pool.load("m", "larger", "1")
+            # The one that leaves counts with its own bytes, not with the new one's.
+            assert pool.used_bytes == both + larger
+        else:
+            await asyncio.wait_for(pool.unload("m"), 20)
+
+        with pytest.raises(DeadlineError, match="it hangs"):
+            await asyncio.wait_for(patient, 20)
+        await until(lambda: pool.used_bytes == larger * (1 + replaced))
+        release.set()
+        await pool.close()
+
+    run(work())
+
+
+def test_an_engine_that_ended_a_run_by_itself_is_examined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, real, broken, asked = bundle(tmp_path / "one", 2.0), opening._session, [False], []
+
+    class Late:
+        """As a process that is ended at 777, and does not open again until it is mended."""
+
+        def __init__(self, session: Runs) -> None:
+            self.session, self.close = session, session.close
+
+        def run(self, feeds: Feeds) -> dict[str, Value]:
+            if (np.asarray(feeds["x"]) == 777).any():
+                asked.append(feeds)
+                broken[0] = True
+            if broken[0]:
+                raise DeadlineError("ended")
+            return dict(self.session.run(feeds))
+
+    def session(place: Any) -> tuple[Late, tuple[str, ...]]:
+        opened, names = real(place)
+        return Late(opened), names
+
+    monkeypatch.setattr(opening, "_session", session)
+    monkeypatch.setattr(served_module, "FIRST_REST_S", 0.05)
+
+    async def work() -> None:
+        pool = Pool(repository([f"m={one}"]), limits=APART)
+        await pool.start()
+        both = (pool.infer(Request("m", {"x": STUCK})) for _ in range(2))
+        errors = await asyncio.gather(*both, return_exceptions=True)
+
+        assert [type(e) for e in errors] == [DeadlineError] * 2
+        assert len(asked) == 1
+        await until(lambda: pool.model("m").state == "failed")
+        assert "ended" in pool.model("m").reason
+        broken[0] = False
+        await until(lambda: pool.model("m").state == "ready")
+        assert await factor(pool) == 2.0
+        await pool.close()
+
+    run(work())
+
+
+def test_a_bundle_that_does_not_open_keeps_no_other_from_loading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle(tmp_path / "r/m", 1.0)
+    release, real = threading.Event(), loading.open_version
+
+    def open_version(*given: Any) -> opening.Opened:
+        assert release.wait(60)
+        return real(*given)
+
+    async def work() -> None:
+        pool = Pool(repository([str(tmp_path / "r")]))
+        await pool.start()
+        with monkeypatch.context() as held:
+            held.setattr(loading, "open_version", open_version)
+            held.setattr(loading, "_OPEN_S", 0.05)
+            with pytest.raises(ExecutionError, match=r"did not open within 0.05 s"):
+                await pool.load("m")
+        await pool.load("m")
+        assert await factor(pool) == 1.0
         release.set()
         await pool.close()
 

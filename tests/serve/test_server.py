@@ -118,7 +118,7 @@ def test_a_drain_takes_no_longer_than_it_may(bundle: Path) -> None:
         async with Server(options) as server, httpx.AsyncClient(timeout=60) as peer:
             begun = asyncio.Event()
 
-            async def hang(*_: object) -> None:
+            async def hang(*_: object, **__: object) -> None:
                 begun.set()
                 await asyncio.sleep(60)
 

@@ -353,7 +353,7 @@ class Batcher:
                 batch.answers = [self._timed(batch, item.request.inputs, item.rows, 0)]
             else:
                 batch.answers = self._together(batch)
-        except Exception as error:  # an engine may raise anything; its reason goes to the client
+        except BaseException as error:  # an engine may raise anything; the client is told why
             batch.error = as_error(error)
 
     def _together(self, batch: _Batch) -> list[Outputs]:
@@ -382,12 +382,15 @@ class Batcher:
 
     def _deliver(self, batch: _Batch) -> None:
         items, error = batch.items, batch.error
-        if error is not None and len(items) > 1:
+        # One that took too long would do so again, each by itself.
+        if error is not None and len(items) > 1 and not isinstance(error, DeadlineError):
             self._one_by_one(items)
             return
+        answers: Sequence[Outputs | AutoGLMError] = batch.answers
+        if error is not None:
+            answers = [error] * len(items)
+            self.stats.failed += len(items)
         self.stats.requests += len(items)
-        self.stats.failed += error is not None
-        answers: Sequence[Outputs | AutoGLMError] = batch.answers if error is None else [error]
         times = (("batch", batch.taken), ("device", batch.began), ("reply", batch.ended))
         for item, answer in zip(items, answers, strict=True):
             if item.request.marks is not None:
@@ -416,7 +419,8 @@ def as_error(error: BaseException) -> AutoGLMError:
         return error
     if isinstance(error, MemoryError):
         return OverloadedError("Not enough memory for this batch.", hint="Send fewer rows.")
-    return ExecutionError("The engine failed: {cause}.", cause=" ".join(str(error).split())[:300])
+    cause = " ".join(str(error).split())[:300] or type(error).__name__
+    return ExecutionError("The engine failed: {cause}.", cause=cause)
 
 
 def _bucket(rows: int, buckets: tuple[int, ...]) -> int:

@@ -92,7 +92,13 @@ class LocalGateway:
         return self.pool.model(name, version, client)
 
     async def signature(
-        self, client: Client, name: str, version: str = "", request_id: str = ""
+        self,
+        client: Client,
+        name: str,
+        version: str = "",
+        request_id: str = "",
+        *,
+        deadline: float | None = None,
     ) -> ModelInfo:
         """Inputs and outputs of the version that would answer this request of `client`; one that
         was evicted is loaded again for it. ForbiddenError comes before anything is told.
@@ -106,7 +112,7 @@ class LocalGateway:
             raise
         if (route := self._route(client, name)) is not None:
             name, version = route.model or name, version or route.version
-        return await self.pool.signature(name, version, client, request_id)
+        return await self.pool.signature(name, version, client, request_id, deadline=deadline)
 
     def ready(self) -> bool:
         """True when accepting work: not starting, not draining."""
@@ -156,7 +162,9 @@ class LocalGateway:
         return self.routes.route(client, model)
 
     async def _answer(self, request: Request) -> Response:
-        served = await self.pool.acquire(request.model, request.version, request.client, request.id)
+        served = await self.pool.acquire(
+            request.model, request.version, request.client, request.id, deadline=request.deadline
+        )
         if self.cache is None:
             return await _run(served, request)
         kept = await self.cache.answer(

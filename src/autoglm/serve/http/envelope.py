@@ -48,7 +48,7 @@ async def read_request(
         raise InvalidRequestError("outputs: expected a list of names.")
     request_id = field_of(message, "id", (str,), "")
     deadline = time.monotonic() + timeout / 1000 if timeout else None
-    info = await gateway.signature(client, name, version, request_id)
+    info = await gateway.signature(client, name, version, request_id, deadline=deadline)
     return Request(
         name,
         inputs_of(info, message["data"]),

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from autoglm.errors import ExecutionError
+from autoglm.errors import DeadlineError, ExecutionError
 from autoglm.messages import tr
 from autoglm.spec import Feeds, Value
 
@@ -18,6 +18,7 @@ _STALE_S = 10.0  # an engine passed over for so long is judged by its best time,
 _STRIKES = 3.0
 _FORGIVEN = 0.1  # of a strike, by each answer: one failure in ten and more ends in quarantine
 _BUSY_S = 1.0
+_OPEN_S = 600.0  # a child that opens its bundle
 _LATE = 10.0  # a run that takes so many times what the last one took hangs, as far as one can see
 RUN_TIMEOUT_S = 30.0
 FIRST_REST_S, LONGEST_REST_S = 1.0, 60.0
@@ -65,6 +66,7 @@ class Engine:
         self.failures = 0
         self.quarantine: Quarantine | None = None
         self.probing = False
+        self.late = False  # its session ended a run that took too long, and it was not asked since
         self._session, self._sample = session, sample
         self._ran_at = time.monotonic()
         self._began: float | None = None  # when the present run did
@@ -72,6 +74,7 @@ class Engine:
         self._last_s = 0.0
         self._limit_s = RUN_TIMEOUT_S
         self._limited: Limited | None = None
+        self._closed = False
         self._lock = threading.Lock()
 
     @property
@@ -81,20 +84,26 @@ class Engine:
         """
         return list(getattr(self._session, "recent", ()))
 
-    def run(self, feeds: Feeds) -> Mapping[str, Value]:
+    def run(self, feeds: Feeds, wait_s: float = _BUSY_S) -> Mapping[str, Value]:
         """Run once, timed; ExecutionError for whatever the engine raises that is no error of ours.
 
-        Calls take turns; one that would wait long fails instead, for it may stand on the loop.
+        Calls take turns; one that would wait long fails instead, for it may stand on the loop. An
+        engine that restarts never does, and what it waits for may be a child that opens.
         """
-        if not self._lock.acquire(timeout=_BUSY_S):
+        if not self._lock.acquire(timeout=_OPEN_S if self.restarts else wait_s):
             raise ExecutionError("Engine {name} is busy with a probe.", name=self.name)
         try:
+            if self._closed:
+                raise ExecutionError("The session is closed.")
             rows = self._rows = max(rows_of(feeds), 1)
             if self._limited is not None:
                 self._limited.run_s = self._most_s
             started = self._began = time.monotonic()
             outputs = self._session.run(feeds)
             self._measured(time.monotonic() - started, rows)
+        except DeadlineError:
+            self.late = True
+            raise
         finally:
             self._began = None
             self._lock.release()
@@ -103,9 +112,11 @@ class Engine:
     def probe(self) -> str:
         """Answer the warm-up's question; why it could not, "" where it could."""
         try:
-            self.run(self._sample)
-        except Exception as error:  # an engine may raise anything
+            self.run(self._sample, min(self._most_s, _OPEN_S))
+        except BaseException as error:  # an engine may raise anything
             return str(error) or type(error).__name__
+        finally:
+            self.late = False
         return ""
 
     def expected_s(self, rows: int) -> float:
@@ -150,6 +161,7 @@ class Engine:
 
     def close(self) -> None:
         """Close the session, unless it hangs in native code; may be called twice."""
+        self._closed = True
         if self._lock.acquire(timeout=_BUSY_S):
             try:
                 self._session.close()

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from autoglm.errors import AutoGLMError, ExecutionError, LimitError
+from autoglm.errors import AutoGLMError, DeadlineError, ExecutionError, LimitError
 from autoglm.serve.batch import Batcher, BatchLimits
 from autoglm.serve.core import ModelInfo, Request
 from autoglm.serve.pool.engine import Engine, close_all
@@ -26,6 +26,7 @@ _DRAIN_S = 60.0
 _CLOSE_S = 3.0  # an engine that hangs is waited for for a second
 _LOOK_S = 0.25
 _STOOD_STILL_S = 2.0
+_OPEN_S = 600.0  # for each engine
 
 
 class Loader:
@@ -55,13 +56,21 @@ class Loader:
         async with self._turn:
             await self._load(entry, source, evict)
 
-    async def there(self, entry: Entry) -> Served:
-        """What answers for `entry`; one that was evicted is loaded again first."""
-        while entry.served is None:
-            await asyncio.shield(self.bring_back(entry))
-            if entry.served is None and entry.state != "loading":
-                raise still_loading(entry) if entry.wanted else not_ready(entry)
-        return entry.served
+    async def there(self, entry: Entry, deadline: float | None = None) -> Served:
+        """What answers for `entry`; one that was evicted is loaded again first, which may take
+        until the deadline.
+        """
+        try:
+            async with asyncio.timeout(deadline and deadline - time.monotonic()):
+                while entry.served is None:
+                    await asyncio.shield(self.bring_back(entry))
+                    if entry.served is None and entry.state != "loading":
+                        raise still_loading(entry) if entry.wanted else not_ready(entry)
+                return entry.served
+        except TimeoutError as error:
+            raise DeadlineError(
+                "The deadline passed before model {model} ran.", model=entry.source.name
+            ) from error
 
     def bring_back(self, entry: Entry) -> asyncio.Task[None]:
         """Load again what was evicted; one task, however many wait for it."""
@@ -126,11 +135,11 @@ class Loader:
     async def _load(self, entry: Entry, source: Source, evict: bool) -> None:
         entry.state = "ready" if entry.served else "loading"
         try:
-            entry.memory_bytes, opened = await self._open(source, entry, evict)
+            needed, opened = await self._open(source, entry, evict)
         except AutoGLMError as error:
             entry.failed(error)
             raise
-        self._admit(entry, source, opened)
+        self._admit(entry, source, opened, needed)
 
     async def _open(self, source: Source, entry: Entry, evict: bool) -> tuple[int, Opened]:
         if source.fault is not None:
@@ -138,18 +147,27 @@ class Loader:
         try:
             needed = await in_thread(needed_bytes, source)
             await self._make_room(entry, needed, evict)
-            opened = await in_thread(
+            opening = in_thread(
                 open_version, source, self._run_timeout_s, undo=lambda o: close_all(o.engines)
             )
+            limit_s = _OPEN_S * len(source.engines)
+            opened = await asyncio.wait_for(opening, limit_s)
         except AutoGLMError:
             raise
+        except TimeoutError as error:
+            raise ExecutionError(
+                "Version {version} of model {model} did not open within {limit:g} s.",
+                model=source.name,
+                version=source.version,
+                limit=limit_s,
+            ) from error
         except Exception as error:  # a plug-in may raise anything
             raise ExecutionError(
                 "{kind}: {text}", kind=type(error).__name__, text=str(error)[:300]
             ) from error
         return needed, opened
 
-    def _admit(self, entry: Entry, source: Source, opened: Opened) -> None:
+    def _admit(self, entry: Entry, source: Source, opened: Opened, needed: int) -> None:
         """From here on the new one answers; the old one ends what it has begun."""
         info = ModelInfo(
             source.name,
@@ -163,11 +181,12 @@ class Loader:
         seen = batched(info, source.batch)
         batchers = [Batcher(e.run, seen, self._limits_of(e), joins=e.joins) for e in opened.engines]
         old, entry.served = entry.served, Served(info, opened.engines, batchers, self._again)
+        held, entry.memory_bytes = entry.memory_bytes, needed
         entry.source, entry.state, entry.reason, entry.wanted = source, "ready", "", True
         entry.resident_bytes, entry.load_s = opened.resident_bytes, opened.seconds
         entry.loads += 1
         if old is not None:
-            self._background(self._retire(old, entry.memory_bytes))
+            self._background(self._retire(old, held))
 
     def _limits_of(self, engine: Engine) -> BatchLimits:
         # A process that died is started again by the next run: never on the event loop.
@@ -192,9 +211,9 @@ class Loader:
             await asyncio.sleep(_LOOK_S)
             if time.monotonic() - before > _STOOD_STILL_S:
                 continue  # so did the engines: the process was stopped, or swapped out
-            for entry in entries_of(self._models):
-                if entry.served is not None:
-                    entry.served.look()
+            there = (e.served for e in entries_of(self._models) if e.served is not None)
+            for served in (*there, *self._leaving):
+                served.look()
 
     # -- memory
 

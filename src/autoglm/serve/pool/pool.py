@@ -95,23 +95,37 @@ class Pool:
         raise still_loading(entry)
 
     async def acquire(
-        self, model: str, version: str = "", client: Client | None = None, request_id: str = ""
+        self,
+        model: str,
+        version: str = "",
+        client: Client | None = None,
+        request_id: str = "",
+        *,
+        deadline: float | None = None,
     ) -> Served:
         """As `served`, but waits for a version that was evicted to be loaded again."""
         entry = self._resolve(model, version, client, request_id)
         self._used(client, model)
-        return entry.served or await self._loader.there(entry)
+        return entry.served or await self._loader.there(entry, deadline)
 
     async def signature(
-        self, model: str, version: str = "", client: Client | None = None, request_id: str = ""
+        self,
+        model: str,
+        version: str = "",
+        client: Client | None = None,
+        request_id: str = "",
+        *,
+        deadline: float | None = None,
     ) -> ModelInfo:
         """What would answer such a request, there; only inputs and outputs are up to date."""
         entry = self._resolve(model, version, client, request_id)
-        return (await self._loader.there(entry)).info
+        return (await self._loader.there(entry, deadline)).info
 
     async def infer(self, request: Request) -> Outputs:
         """Answer one request by whatever version it gets."""
-        served = await self.acquire(request.model, request.version, request.client, request.id)
+        served = await self.acquire(
+            request.model, request.version, request.client, request.id, deadline=request.deadline
+        )
         return await served.infer(request)
 
     # -- changing
@@ -132,7 +146,7 @@ class Pool:
             source = replace(source, version=self._following(name))
         entry = self._entry_for(source)
         if canary is not None:
-            await self._load_as_canary(entry, source, canary)
+            await self._loader.kept(self._load_as_canary(entry, source, canary))
         else:
             await self._loader.kept(self._loader.load(entry, source))
         return self.model(name, source.version)
@@ -305,11 +319,12 @@ class Pool:
         before = model.canary
         model.canary = make_canary(source.version, percent)
         try:
-            await self._loader.kept(self._loader.load(entry, source))
+            await self._loader.load(entry, source)
         except BaseException:
             model.canary = before
             raise
         self.canary(source.name, source.version, percent)
+        await self.state.save()  # here: the caller may have left
 
 
 def _require_word(word: str) -> None:

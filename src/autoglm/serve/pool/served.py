@@ -102,10 +102,14 @@ class Served:
 
     def look(self) -> None:
         """Leave every engine alone whose run hangs. What it runs may be why, and is not tried
-        again; what waits for it is asked elsewhere.
+        again; what waits for it is asked elsewhere. Examine what ended such a run by itself.
         """
+        if self.closed and not self.inflight:
+            return  # its engines close
         for engine, batcher in zip(self.engines, self.batchers, strict=True):
-            if engine.quarantine is None and (reason := engine.hangs()):
+            if engine.late:
+                self._examine(engine)
+            if reason := engine.hangs():
                 self._put_away(engine, reason)
                 batcher.abandon(
                     self._no_answer(DeadlineError, engine, reason),
