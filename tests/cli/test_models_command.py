@@ -40,6 +40,25 @@ def asked(words: list[str], capsys: Capture, status: int = 0) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.parametrize("port", ["PORT", "nine"])
+def test_no_error_shows_the_password_of_an_address(port: str, capsys: Capture) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        port = port.replace("PORT", str(taken.getsockname()[1]))
+        url = f"http://me:secret@127.0.0.1:{port}"
+        assert invoke(["models", "list", "--url", url, "--json"]) != 0
+
+    said = capsys.readouterr()
+    assert f"127.0.0.1:{port}" in said.out + said.err
+    assert "secret" not in said.out + said.err
+
+
+def test_a_user_in_the_address_is_passed_over(url: str, capsys: Capture) -> None:
+    rows = asked(["list", "--url", url.replace("://", "://me:secret@")], capsys)["models"]
+
+    assert [r["version"] for r in rows] == ["1", "2"]
+
+
 def test_list_shows_every_version(url: str, capsys: Capture) -> None:
     rows = asked(["list", "--url", url], capsys)["models"]
 

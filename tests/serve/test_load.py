@@ -6,16 +6,19 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from autoglm.errors import ModelNotServedError, OverloadedError, ServeError
+from autoglm.errors import ConfigError, ModelNotServedError, OverloadedError, ServeError
 from autoglm.serve.load.answers import Judge, Signature
+from autoglm.serve.load.mqtt import Mqtt, _Run
 from autoglm.serve.load.refusal import NoServerError
 from autoglm.serve.load.run import Asking, Report, measure
 from autoglm.serve.load.tally import Tally
@@ -212,6 +215,76 @@ def test_metadata_that_are_none_are_said() -> None:
         pytest.raises(NoServerError, match="does not tell the model's inputs"),
     ):
         pressed(url)
+
+
+@pytest.mark.parametrize("body", [b"<html>", b'{"models": []}', b"[1]", b"7"])
+def test_an_index_that_is_none_is_said(body: bytes) -> None:
+    with (
+        server(lambda call, _: reply(call, body)) as url,
+        pytest.raises(NoServerError, match="does not list its models") as refused,
+    ):
+        measure(Target(url, ""), Asking())
+    assert "--model" in refused.value.hint
+
+
+@pytest.mark.parametrize("model", ["", "m"])
+def test_a_grpc_server_of_other_messages_is_said(model: str) -> None:
+    import grpc
+
+    class Other(grpc.GenericRpcHandler):  # type: ignore[misc]
+        def service(self, _: Any) -> Any:
+            return grpc.unary_unary_rpc_method_handler(lambda _question, _context: b"\xff")
+
+    made = grpc.server(ThreadPoolExecutor(1), handlers=[Other()])
+    port = made.add_insecure_port("127.0.0.1:0")
+    made.start()
+    try:
+        with pytest.raises(NoServerError, match=r"does not (list|tell)"):
+            measure(Target(f"grpc://127.0.0.1:{port}", model), Asking())
+    finally:
+        made.stop(None)
+
+
+@pytest.mark.parametrize(
+    ("given", "first"), [(SimpleNamespace(ReceiveMaximum=2), 2), (SimpleNamespace(), 3)]
+)
+def test_the_broker_gets_no_more_questions_at_once_than_it_takes(given: Any, first: int) -> None:
+    sent: list[bytes] = []
+
+    def publish(_topic: str, _payload: bytes, _qos: int, _retain: bool, said: Any) -> Any:
+        sent.append(said.CorrelationData)
+        return SimpleNamespace(mid=len(sent))
+
+    client: Any = SimpleNamespace(publish=publish, subscribe=lambda *_: None)
+    taken = SimpleNamespace(is_failure=False, value=0)
+    run = _Run(Mqtt(Target("mqtt://127.0.0.1", "m")), Tally(1.0), b"question")
+    run.attach(client)
+    client.on_connect(client, None, None, taken, given)
+
+    for _ in range(3):
+        run.ask()
+    assert len(sent) == first
+    client.on_publish(client, None, 1, taken, None)
+    assert sent == [b"1", b"2", b"3"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://me:secret@host:8000",
+        "ftp://me:secret@host",
+        "grpc://me:secret@host:nine",
+        "http://me:sec/secret@host",
+        "me:secret@host",
+        "http://me:secret@[::1",
+    ],
+)
+def test_no_refusal_of_an_address_shows_its_password(url: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        Target(url, "m", protocol="mqtt").resolved()
+
+    assert "secret" not in str(refused.value)
+    assert url.rpartition("@")[2] in str(refused.value)
 
 
 def test_empty_metadata_need_a_shape_or_a_file(tmp_path: Path) -> None:

@@ -123,6 +123,29 @@ def test_one_side_grows_what_both_see_and_a_large_tensor_is_given_back() -> None
     assert resident_bytes() - before < 200 << 20
 
 
+def test_what_was_given_back_is_reserved_again_and_a_large_one_takes_what_it_needs() -> None:
+    near, size = Shared(), 100 << 20
+    far = Shared(os.dup(near.fd))
+
+    def held() -> int:
+        return os.fstat(near.fd).st_blocks * 512
+
+    near.view(size)
+    taken = held()
+    for side in (near, far):
+        near.trim()
+        assert held() <= 1 << 26
+        side.view(size)
+        assert held() >= size
+    far.view(size + (8 << 20))  # and what only the other side has seen is given back as well
+    near.trim()
+    kept = held()
+    near.close()
+    far.close()
+    assert taken <= size + (2 << 20)
+    assert kept <= 1 << 26
+
+
 def test_no_memory_for_a_tensor_is_an_error_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

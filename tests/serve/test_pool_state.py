@@ -13,6 +13,7 @@ import pytest
 from serve.tiny import running
 from served_bundles import X, bundle
 
+from autoglm.documents import MAX_BYTES
 from autoglm.errors import ConfigError, WriteError
 from autoglm.serve.core import Client, Request
 from autoglm.serve.pool import Pool, State, repository, state_file
@@ -153,6 +154,31 @@ def test_a_broken_file_is_one_error_and_nothing_of_it_is_lost(
         await again.close()
 
     run(work())
+
+
+@pytest.mark.parametrize("name", ["state", "state.toml", "state.json"])
+def test_a_file_of_any_name_and_length_is_read_again(tmp_path: Path, name: str) -> None:
+    state = State(tmp_path / name)
+    state.of("m").aliases = {f"alias-{i}": "1" for i in range(20_000)}
+    run(state.save())
+    assert (tmp_path / name).stat().st_size > MAX_BYTES
+
+    again = State(tmp_path / name)
+    again.read()
+
+    assert again.faults == []
+    assert again.of("m") == state.of("m")
+
+
+def test_a_file_that_is_no_text_or_no_file_is_a_fault(tmp_path: Path) -> None:
+    (tmp_path / "bytes").write_bytes(b"\xff\xff")
+    (tmp_path / "folder").mkdir()
+
+    for name, reason in (("bytes", "not UTF-8"), ("folder", "directory")):
+        state = State(tmp_path / name)
+        state.read()
+        (fault,) = state.faults
+        assert reason in str(fault)
 
 
 def test_one_models_fault_leaves_the_others_what_was_said_of_them(folder: Path) -> None:

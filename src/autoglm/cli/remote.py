@@ -15,6 +15,7 @@ import typer
 
 from autoglm.errors import ConfigError, FileMissingError
 from autoglm.serve.load.refusal import NoServerError, http_refusal, no_server
+from autoglm.serve.load.target import scheme_of, without_user
 
 if TYPE_CHECKING:
     from urllib.request import OpenerDirector
@@ -76,9 +77,9 @@ class Server:
         from urllib.error import HTTPError, URLError
         from urllib.request import Request
 
-        target = (
-            self.url.rstrip("/") + quote(path) + ("?" + urlencode(query, True) if query else "")
-        )
+        shown, parts = without_user(self.url), urlsplit(self.url)
+        base = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
+        target = base + quote(path) + ("?" + urlencode(query, True) if query else "")
         data = json.dumps(dict(body)).encode() if body is not None else None
         request = Request(target, data, {"Accept": "application/json"}, method=method)
         if data is not None:
@@ -87,12 +88,12 @@ class Server:
             request.add_header("Authorization", f"Bearer {self.api_key}")
         try:
             with _opener(self).open(request, timeout=_TIMEOUT_S) as reply:
-                return _parsed(reply.read(_MAX_BYTES), self.url)
+                return _parsed(reply.read(_MAX_BYTES), shown)
         except HTTPError as error:
             with error:
-                raise http_refusal(error.code, error.read(_MAX_BYTES), self.url) from error
+                raise http_refusal(error.code, error.read(_MAX_BYTES), shown) from error
         except (URLError, OSError) as error:
-            raise no_server(self.url, getattr(error, "reason", None) or error) from error
+            raise no_server(shown, getattr(error, "reason", None) or error) from error
 
 
 def connected(
@@ -121,13 +122,7 @@ def _server(
     schemes: Sequence[str], url: str, api_key: str, api_key_file: Path | None, ca: Path | None
 ) -> Server:
     """The server that the options name."""
-    parts = urlsplit(url)
-    if parts.scheme not in schemes or not parts.hostname:
-        raise ConfigError(
-            "{url!r} is no address of a server; it begins with {known}.",
-            url=url,
-            known=", ".join(f"{scheme}://" for scheme in schemes),
-        )
+    scheme_of(url, schemes)
     for file in (api_key_file, ca):
         if file is not None and not file.is_file():
             raise FileMissingError("There is no file {path}.", path=file)

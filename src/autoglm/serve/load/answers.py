@@ -22,7 +22,7 @@ Decode: TypeAlias = Callable[[bytes, Headers], Outputs]
 NO_HEADERS: Headers = {}
 # How far an answer may be from the first, of its largest value: a batch is summed in another order.
 _APART, _APART_HALF = 1e-4, 2e-2
-_UNREADABLE = (AutoGLMError, ValueError, LookupError, TypeError, AttributeError, DecodeError)
+UNREADABLE = (AutoGLMError, ValueError, LookupError, TypeError, AttributeError, DecodeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def signature(metadata: Callable[[], Mapping[str, Any]], url: str) -> Signature:
     try:
         message = metadata()
         return Signature(_infos(message["inputs"]), _infos(message["outputs"]))
-    except (KeyError, TypeError, ValueError, AutoGLMError) as error:
+    except UNREADABLE as error:
         raise NoServerError(
             "The server at {url} does not tell the model's inputs and outputs: {reason}.",
             hint="Give the inputs with --inputs FILE, or --shape NAME=1,128.",
@@ -124,7 +124,7 @@ def read(decode: Decode, body: bytes, headers: Headers = NO_HEADERS) -> Outputs:
     """The outputs in an answer; ServeError where it is none."""
     try:
         return decode(body, headers)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         if isinstance(error, ServeError):
             raise
         raise ServeError(

@@ -6,6 +6,7 @@ import contextlib
 import secrets
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -97,7 +98,7 @@ class Mqtt:
         from paho.mqtt.client import CallbackAPIVersion, Client, MQTTv5
 
         made = Client(CallbackAPIVersion.VERSION2, protocol=MQTTv5, reconnect_on_failure=False)
-        made.max_inflight_messages_set(0)
+        made.max_inflight_messages_set(0)  # the window is ours: it is the broker's, known later
         made.connect_timeout = _CONNECT_S
         made.on_socket_open = _no_delay
         if broker.username:
@@ -117,8 +118,10 @@ class _Run:
         self.settle: Callable[[bytes, float], None] = self._settle
         self.ready, self.refused = False, ""
         self._reply = f"autoglm-bench/{secrets.token_hex(8)}"
-        self._open: dict[bytes, float] = {}  # correlation -> when it left
+        self._open: dict[bytes, float] = {}  # correlation -> when it was asked
         self._sent: dict[int, bytes] = {}  # packet number -> correlation
+        self._held: deque[bytes] = deque()  # correlations of what the broker does not take yet
+        self._window = 65_535
         self._next = self._waiting = 0
         self._client: Any = None
 
@@ -136,9 +139,8 @@ class _Run:
         correlation = b"%d" % self._next
         self.tally.sent += len(self._question)
         self._open[correlation] = time.perf_counter()
-        said = self._properties(correlation)
-        sent = self._client.publish(self._wire.topic, self._question, 1, False, said)
-        self._sent[sent.mid] = correlation
+        self._held.append(correlation)
+        self._pump()
 
     def work(self) -> None:
         """Read and ask again until the end, and until nothing is under way."""
@@ -151,6 +153,14 @@ class _Run:
                 look = now
                 self._look(now)
 
+    def _pump(self) -> None:
+        """Send as many as the broker takes before it acknowledges one."""
+        while self._held and len(self._sent) < self._window:
+            correlation = self._held.popleft()
+            said = self._properties(correlation)
+            sent = self._client.publish(self._wire.topic, self._question, 1, False, said)
+            self._sent[sent.mid] = correlation
+
     def _look(self, now: float) -> None:
         """Give up what is not answered in time, and ask again for what failed."""
         late = [c for c, left in self._open.items() if left < now - self._wire.target.timeout_s]
@@ -159,10 +169,11 @@ class _Run:
         for _ in range(again if now < self.tally.end else 0):
             self.ask()
 
-    def _on_connect(self, client: Any, _data: Any, _flags: Any, reason: Any, _props: Any) -> None:
+    def _on_connect(self, client: Any, _data: Any, _flags: Any, reason: Any, given: Any) -> None:
         if reason.is_failure:
             self.refused = f"the broker says: {reason}"
         else:
+            self._window = getattr(given, "ReceiveMaximum", 65_535)
             client.subscribe(self._reply, 1)
 
     def _on_subscribe(self, _c: Any, _data: Any, _mid: int, reasons: Any, _props: Any) -> None:
@@ -175,6 +186,7 @@ class _Run:
         if correlation in self._open and (reason.is_failure or reason.value == _NOBODY):
             why = f"the broker says of {self._wire.topic}: {reason}"
             self._fail([correlation], CONNECTION, why)
+        self._pump()
 
     def _on_message(self, _client: Any, _data: Any, message: Any) -> None:
         now = time.perf_counter()

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any, Protocol
 
 import numpy as np
 
-from autoglm.errors import ConfigError, InputError, ModelNotServedError, NotOfferedError
-from autoglm.serve.load.answers import Outputs, Signature
+from autoglm.errors import (
+    AutoGLMError,
+    ConfigError,
+    InputError,
+    ModelNotServedError,
+    NotOfferedError,
+)
+from autoglm.serve.load.answers import UNREADABLE, Outputs, Signature
+from autoglm.serve.load.refusal import NoServerError
 from autoglm.serve.load.tally import Load
 from autoglm.serve.load.target import Target
 from autoglm.spec import TensorInfo, Value
@@ -107,9 +113,7 @@ def named(target: Target) -> Target:
     """With the server's one model where none is named."""
     if target.model:
         return target
-    names: Sequence[str] = ()
-    with suppress(ModelNotServedError, NotOfferedError):  # it has no such page
-        names = sorted(set(open_wire(target).models()))
+    names = _listed(target)
     if len(names) != 1:
         raise InputError(
             "Which model of {url} is to be asked? It lists: {known}.",
@@ -118,6 +122,23 @@ def named(target: Target) -> Target:
             known=", ".join(names) or "none",
         )
     return replace(target, model=names[0])
+
+
+def _listed(target: Target) -> Sequence[str]:
+    wire = open_wire(target)
+    try:
+        return sorted(set(wire.models()))
+    except (ModelNotServedError, NotOfferedError):  # it has no such page
+        return ()
+    except UNREADABLE as error:
+        if isinstance(error, AutoGLMError):
+            raise
+        raise NoServerError(
+            "The server at {url} does not list its models: {reason}.",
+            hint="Name it with --model NAME.",
+            url=target.shown,
+            reason=str(error)[:200] or type(error).__name__,
+        ) from error
 
 
 def open_wire(target: Target) -> Wire:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -57,28 +57,35 @@ class Target:
 
     def resolved(self) -> Target:
         """With its protocol; ConfigError where the address does not fit it."""
-        scheme = _scheme(self.url)
+        scheme = scheme_of(self.url)
         own = [name for name, schemes in PROTOCOLS.items() if scheme in schemes]
         if self.protocol and self.protocol not in own:
             raise ConfigError(
                 "{url!r} is no address for protocol {protocol!r}; it takes {known}.",
-                url=self.url,
+                url=without_user(self.url),
                 protocol=self.protocol,
                 known=", ".join(own),
             )
         return replace(self, protocol=self.protocol or own[0])
 
 
-def _scheme(url: str) -> str:
+def without_user(url: str) -> str:
+    """Any text that was given as an address, as an error may show it: without user and password."""
+    scheme, mark, rest = url.rpartition("://")
+    return f"{scheme.rpartition('@')[2]}{mark}{rest.rpartition('@')[2]}"
+
+
+def scheme_of(url: str, schemes: Sequence[str] = SCHEMES) -> str:
+    """The scheme of an address; ConfigError where it is none of those, or names no server."""
     try:
         parts = urlsplit(url)
         named = parts.hostname and parts.port != 0
     except ValueError:  # a port that is none
         named = False
-    if not named or parts.scheme not in SCHEMES:
+    if not named or parts.scheme not in schemes:
         raise ConfigError(
             "{url!r} is no address of a server; it begins with {known}.",
-            url=url,
-            known=", ".join(f"{scheme}://" for scheme in SCHEMES),
+            url=without_user(url),
+            known=", ".join(f"{scheme}://" for scheme in schemes),
         )
     return parts.scheme

@@ -308,15 +308,14 @@ def _join(waiting: deque[dict[str, Any]]) -> None:
     killed has sent an answer and its receipt, or neither.
     """
     packets = list(waiting)
-    # paho does more than send for a DISCONNECT and for a PUBLISH of QoS 0.
-    odd = any(p["command"] & 0xF0 in (_DISCONNECT, _PUBLISH) and not p["qos"] for p in packets)
-    if odd or len(packets) < 2:
+    if len(packets) < 2:
         return
     waiting.clear()
     part: list[dict[str, Any]] = []
     size = 0
     for packet in packets:
-        if size > _ENOUGH and packet["command"] & 0xF0 == _PUBLISH:  # its receipt follows it
+        full = size > _ENOUGH and packet["command"] & 0xF0 == _PUBLISH  # its receipt follows it
+        if part and (full or _odd(packet) or _odd(part[-1])):
             waiting.append(_one(part))
             part, size = [], 0
         part.append(packet)
@@ -324,9 +323,17 @@ def _join(waiting: deque[dict[str, Any]]) -> None:
     waiting.append(_one(part))
 
 
+def _odd(packet: dict[str, Any]) -> bool:
+    """Whether paho does more than send: for a DISCONNECT, and for a PUBLISH of QoS 0."""
+    return packet["command"] & 0xF0 in (_DISCONNECT, _PUBLISH) and not packet["qos"]
+
+
 def _one(part: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    if len(part) == 1:
+        return part[0]
     data = b"".join(packet["packet"][packet["pos"] :] for packet in part)
-    return {**part[-1], "packet": data, "pos": 0, "to_process": len(data)}
+    # Of the first one's kind: what begins with a PUBLISH is not added to a part that is full.
+    return {**part[0], "packet": data, "pos": 0, "to_process": len(data)}
 
 
 def _no_delay(_client: Any, _data: Any, sock: socket.socket) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from autoglm.documents import read_document
+from autoglm.documents import parse_document
 from autoglm.errors import AutoGLMError, ConfigError
 from autoglm.messages import tr
 from autoglm.serve.pool.canary import Canary, canary
@@ -80,7 +80,7 @@ class State:
         if self.path is None or not self.path.exists():
             return
         try:
-            models = _models(read_document(self.path))
+            models = _models(_document(self.path))
         except AutoGLMError as error:
             self.faults.append(_fault(self.path, error.localized()))
             return
@@ -123,6 +123,16 @@ class State:
 def state_file(folder: Path | None) -> Path | None:
     """Where a model repository's state lies; None where nothing can be written there."""
     return folder / FILE if folder is not None and os.access(folder, os.W_OK) else None
+
+
+def _document(path: Path) -> dict[str, Any]:
+    """The table that `_write` wrote: JSON, whatever the file is called and however long it is."""
+    try:
+        return parse_document(path.read_text("utf-8-sig"), ".json", str(path))
+    except OSError as error:
+        raise ConfigError("{path}: {reason}", path=path, reason=error.strerror or error) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError("{path}: not UTF-8 text.", path=path) from error
 
 
 def _models(document: dict[str, Any]) -> dict[str, Any]:
