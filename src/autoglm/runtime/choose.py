@@ -86,7 +86,7 @@ def _time_again(pool: Sequence[Candidate], feed: Feeds) -> None:
         candidate.reopen()
         _call(candidate, feed)()
     calls = {str(id(c)): _call(c, feed) for c in close}
-    found = interleave(calls, budget_s=3.0, least=7, gap_s=_GAP_S, seed=1)
+    found = interleave(calls, budget_s=1.0, least=7, gap_s=_GAP_S, seed=1)
     for candidate in close:
         again = found[str(id(candidate))]
         if again.estimate < candidate.seconds:

@@ -109,6 +109,8 @@ def open_parts(
     """Open every partition's artifact below `folder/artifacts/<id>`; closes what it opened if one
     fails. The options' settings are the `primary` backend's own ("": everybody's).
     """
+    if len({partition.backend for partition in partitions}) > 1:
+        options = replace(options, alternates=True)
     sessions: dict[str, Session] = {}
     try:
         for partition in partitions:
