@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from autoglm.errors import FileMissingError, ModelError
+from autoglm.errors import LimitError, ModelError
 from autoglm.llm import fields
 from autoglm.llm.architecture import Architecture, Attention, Dense, Experts, Index, Layer
 from autoglm.llm.families import ALIASES, FAMILIES, Family, MoE, family_of
 from autoglm.llm.rope import positions, rope_of
+from autoglm.tensor.files import read_json
 
 MOST_BYTES = 16 << 20  # of a JSON file that is read whole
 _ENDINGS = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
@@ -42,26 +42,14 @@ def is_language_model(source: object) -> bool:
         return False
     try:
         config = read_config(path)
-    except ModelError:
+    except (ModelError, LimitError):
         return False
     return _speaks(config) and family_of(_text_of(config)[1]) is not None
 
 
 def read_config(path: Path) -> Mapping[str, Any]:
     """The table of a config.json; ModelError where it is none."""
-    try:
-        if path.stat().st_size > MOST_BYTES:
-            raise ModelError("{path} is larger than {limit} bytes.", path=path, limit=MOST_BYTES)
-        value = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise FileMissingError("{path} does not exist.", path=path) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(
-            "{path} is not valid JSON: {reason}.",
-            hint="Download the file again; a git-LFS pointer or web page looks like this.",
-            path=path,
-            reason=str(error)[:200],
-        ) from error
+    value = read_json(path, MOST_BYTES)
     if not isinstance(value, dict):
         found = type(value).__name__
         raise ModelError("{path} must hold a JSON object, found {kind}.", path=path, kind=found)

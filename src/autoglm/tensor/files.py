@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -14,8 +15,9 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from autoglm.errors import FileMissingError, WriteError
+from autoglm.errors import FileMissingError, LimitError, ModelError, WriteError
 
 CHUNK = 1 << 20
 _TEMPORARY = re.compile(
@@ -113,6 +115,23 @@ def sha256_file(path: str | Path) -> str:
     except FileNotFoundError as error:
         raise FileMissingError("File {path} is not there.", path=str(path)) from error
     return digest.hexdigest()
+
+
+def read_json(path: Path, most_bytes: int) -> Any:
+    """The value of a model's JSON file; ModelError where it is none, LimitError where too large."""
+    try:
+        if path.stat().st_size > most_bytes:
+            raise LimitError("{path} is larger than {limit} bytes.", path=path, limit=most_bytes)
+        return json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise FileMissingError("{path} does not exist.", path=path) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(
+            "{path} is not valid JSON: {reason}.",
+            hint="Download the file again; a git-LFS pointer or web page looks like this.",
+            path=path,
+            reason=str(error)[:200],
+        ) from error
 
 
 def clean_stale(folder: Path) -> int:

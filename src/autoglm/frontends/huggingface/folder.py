@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from autoglm.errors import FileMissingError, LimitError, ModelError, ModelSecurityError
+from autoglm.errors import FileMissingError, ModelError, ModelSecurityError
 from autoglm.frontends import shown
 from autoglm.frontends.huggingface.safetensors import Weights, read_file
+from autoglm.tensor import files
 
 _MAX_JSON_BYTES = 64 << 20
 _INDEX = "model.safetensors.index.json"
@@ -28,22 +28,7 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
 
 def read_any_json(folder: Path, name: str) -> Any:
     """Any JSON value from the folder; at most 64 MiB."""
-    path = inside(folder, name)
-    try:
-        if path.stat().st_size > _MAX_JSON_BYTES:
-            raise LimitError(
-                "{path} is larger than {limit} bytes.", path=path, limit=_MAX_JSON_BYTES
-            )
-        return json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise FileMissingError("{path} does not exist.", path=path) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(
-            "{path} is not valid JSON: {reason}.",
-            hint="Download the file again; a git-LFS pointer or web page looks like this.",
-            path=path,
-            reason=str(error)[:200],
-        ) from error
+    return files.read_json(inside(folder, name), _MAX_JSON_BYTES)
 
 
 def inside(folder: Path, name: str) -> Path:
